@@ -1,0 +1,1 @@
+"""Pure values: slots, sessions, images, ids, units, errors. No I/O, no clock, nothing of ours below."""

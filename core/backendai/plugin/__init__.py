@@ -1,0 +1,1 @@
+"""The plugin kernel: find, check, configure, start, call and stop plugins."""

@@ -1,0 +1,182 @@
+"""The host: the one object that knows every plugin in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, TypeVar, cast
+
+import msgspec
+import pluggy
+
+from backendai.plugin.call import Choir, Driver, OnFault, bind
+from backendai.plugin.discovery import Candidate, find
+from backendai.plugin.errors import Incompatible, Missing
+from backendai.spec import Arity, Skip, Spec, is_async
+
+log = logging.getLogger(__name__)
+C = TypeVar("C")
+LIFECYCLE_DEADLINE_S = 30.0
+
+
+class State(StrEnum):
+    """A plugin's fate."""
+
+    UP = "up"
+    OFF = "off"  # switched off; never imported
+    SKIP = "skip"  # not usable here
+    BROKEN = "broken"
+
+
+@dataclass(slots=True)
+class Row:
+    """One line of ``bai plugin ls``."""
+
+    id: str
+    dist: str
+    version: str
+    state: State
+    why: str = ""
+    plugin: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The ``[plugins]`` table of a role's configuration. disabled, required, order: plugin ids; options: by plugin id."""
+
+    disabled: frozenset[str] = frozenset()
+    required: frozenset[str] = frozenset()
+    order: Sequence[str] = ()
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class PluginHost:
+    """Find, check, configure, start, call and stop the plugins of some specs.
+
+    on_fault is told of every failure of a plugin, after it was logged.
+    """
+
+    def __init__(self, specs: Iterable[Spec[Any]], settings: Settings | None = None, on_fault: OnFault | None = None) -> None:
+        self._specs = tuple(specs)
+        self._settings = settings or Settings()
+        self._on_fault = on_fault
+        self._drivers: dict[str, dict[str, Any]] = {spec.id: {} for spec in self._specs}
+        self._choirs: dict[str, Any] = {}
+        self.rows: list[Row] = []
+
+    async def start(self) -> None:
+        """Bring every plugin up; raise ``Missing`` when a required one is not."""
+        for spec in self._specs:
+            manager = _manager(spec)
+            for found in sorted(find(spec, self._settings.disabled), key=self._rank):
+                self.rows.append(await self._bring_up(found, _manager(spec) if spec.arity is Arity.ONE else manager))
+            self._choirs[spec.id] = Choir(spec, list(self._drivers[spec.id].values()))
+        why = {row.id: row.why for row in self.rows if row.state is not State.UP}
+        up = {row.id for row in self.rows} - why.keys()
+        if lacking := sorted(self._settings.required - up):
+            await self.stop()
+            raise Missing("; ".join(f"{id} is required: {why.get(id, 'not installed')}" for id in lacking))
+
+    async def stop(self) -> None:
+        """Stop in reverse; one plugin's failure never keeps another up."""
+        for row in reversed(self.rows):
+            if row.state is State.UP:
+                row.state, row.why = State.OFF, "stopped"
+                try:
+                    await _lifecycle(row.plugin, "teardown")
+                except Exception:
+                    log.exception("%s did not stop cleanly", row.id)
+
+    def one(self, spec: Spec[C], name: str) -> C:
+        """Return the driver *name*, typed as its contract; raise ``Missing`` with the reason when it is not up.
+
+        An optional hook that the plugin leaves out is an absent attribute.
+        """
+        try:
+            return cast(C, self._drivers[spec.id][name])
+        except KeyError:
+            why = next((f"{row.state}: {row.why}" for row in self.rows if row.id == f"{spec.id}.{name}"), "not installed")
+            raise Missing(f"{spec.id}.{name} is {why}") from None
+
+    def each(self, spec: Spec[C]) -> Mapping[str, C]:
+        """Return every plugin of *spec* that is up, by name, in order, each typed as its contract."""
+        return cast(Mapping[str, C], self._drivers[spec.id])
+
+    def all(self, spec: Spec[C]) -> C:
+        """Return a voice of all plugins of *spec*: a call is heard by each, by the terms of the hook (see ``call.Choir``)."""
+        return cast(C, self._choirs[spec.id])
+
+    def _rank(self, found: Candidate) -> tuple[int, str]:
+        order = list(self._settings.order)
+        return (order.index(found.id) if found.id in order else len(order), found.name)
+
+    async def _bring_up(self, found: Candidate, manager: pluggy.PluginManager) -> Row:
+        row = Row(found.id, found.dist, found.version, State.BROKEN, found.error)
+        if found.off:
+            row.state, row.why = State.OFF, "disabled by the configuration"
+        if found.off or found.error:
+            return row
+        try:
+            row.plugin = configure(found, self._settings.options.get(found.id, {}))
+            driver = connect(found.spec, manager, found, row.plugin, self._on_fault)
+            await _lifecycle(row.plugin, "setup")
+        except Skip as skip:
+            row.state, row.why = State.SKIP, skip.reason
+        except Exception as error:
+            row.why = f"{type(error).__name__}: {error}"
+            log.warning("plugin %s from %s %s is broken: %s", row.id, row.dist, row.version, row.why)
+        else:
+            row.state = State.UP
+            self._drivers[found.spec.id][found.name] = driver
+        return row
+
+
+def _manager(spec: Spec[Any]) -> pluggy.PluginManager:
+    manager = pluggy.PluginManager("backendai")
+    manager.add_hookspecs(spec.contract)
+    return manager
+
+
+def configure(found: Candidate, given: Mapping[str, Any]) -> Any:
+    """Build the plugin with its options; raise ``Incompatible`` with the option named when one is unknown or ill-typed."""
+    shape: Any = getattr(found.factory, "Config", None)
+    known = {f.name for f in fields(shape)} if shape else set()
+    if unknown := sorted(given.keys() - known):
+        raise Incompatible(f"unknown option {', '.join(unknown)}; known are: {', '.join(sorted(known)) or 'none'}")
+    if shape is None:
+        return found.factory()
+    try:
+        return found.factory(msgspec.convert(dict(given), shape))
+    except msgspec.ValidationError as error:
+        raise Incompatible(f"option {str(error).rpartition('`$.')[2].rstrip('`')}: {error}") from error
+
+
+def connect(spec: Spec[Any], manager: pluggy.PluginManager, found: Candidate, plugin: Any, on_fault: OnFault | None) -> Driver:
+    """Register the plugin with pluggy, which checks the arguments; check completeness and colour; return the callable driver."""
+    try:
+        manager.register(plugin, name=found.name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise Incompatible(str(error).splitlines()[-1].strip()) from error
+    driver = Driver(found.id, found.dist)
+    for name, declared in spec.hooks().items():
+        terms = spec.terms()[name]
+        impl = next((i for i in getattr(manager.hook, name).get_hookimpls() if i.plugin is plugin), None)
+        if impl is None:
+            if not terms.optional:
+                raise Incompatible(f"{name}() is not implemented")
+            continue
+        if is_async(impl.function) is not is_async(declared):
+            raise Incompatible(f"{name}() must {'' if is_async(declared) else 'not '}be async")
+        setattr(driver, name, bind(driver, name, declared, impl, terms, on_fault))
+    return driver
+
+
+async def _lifecycle(plugin: Any, verb: str) -> None:
+    """Await the plugin's ``setup`` or ``teardown`` if it has one."""
+    if (method := getattr(plugin, verb, None)) is not None:
+        async with asyncio.timeout(LIFECYCLE_DEADLINE_S):
+            await method()

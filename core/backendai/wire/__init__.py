@@ -1,0 +1,1 @@
+"""What the roles say to each other: messages on the agent's link, frames on streams, tokens."""
