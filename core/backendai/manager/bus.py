@@ -1,0 +1,113 @@
+"""Who is told when something changes inside this process. Nothing here lasts; the store is the truth."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+BACKLOG = 1000  # events that a slow reader may lag behind before it is cut off
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the event log. owner_id: who may see it, None for administrators. subject: id of what it is about."""
+
+    id: int
+    at: float
+    type: str
+    subject: str
+    owner_id: str | None
+    data: Mapping[str, Any]
+
+
+class Subscription:
+    """A reader of the event stream. ``cut`` becomes true when it was too slow; it then resumes from the store."""
+
+    def __init__(self) -> None:
+        self.cut = False
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def offer(self, event: Event) -> None:
+        """Take *event*, or end when the reader lags too far behind."""
+        if self.cut:
+            return
+        if self._queue.qsize() >= BACKLOG:
+            self.cut = True
+            self._queue.put_nowait(None)
+        else:
+            self._queue.put_nowait(event)
+
+    def end(self) -> None:
+        """Let the reader finish what it has and stop."""
+        self._queue.put_nowait(None)
+
+    async def next(self) -> Event | None:
+        """Wait for the next event; None at the end."""
+        return await self._queue.get()
+
+
+class Bus:
+    """The process's switchboard: a bell for the orchestrator, one for each session, and the event broadcast."""
+
+    def __init__(self) -> None:
+        self._bell = asyncio.Event()
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._subscriptions: set[Subscription] = set()
+
+    def wake(self) -> None:
+        """Ring for the orchestrator: something that it decides upon has changed."""
+        self._bell.set()
+
+    async def wait_for_wake(self) -> None:
+        """Wait for the bell; rings that came meanwhile count once."""
+        await self._bell.wait()
+        self._bell.clear()
+
+    def changed(self, session_id: str) -> None:
+        """Tell everyone who waits for *session_id* to look again."""
+        for waiter in self._waiting.get(session_id, ()):
+            waiter.set()
+
+    async def until(self, session_id: str, look: Callable[[], Awaitable[T | None]]) -> T:
+        """Return the first answer of *look* that is not None. It is asked at once and after each change of the session.
+
+        Bound the wait with ``asyncio.timeout``.
+        """
+        waiter = asyncio.Event()
+        self._waiting[session_id].add(waiter)
+        try:
+            while (answer := await look()) is None:
+                await waiter.wait()
+                waiter.clear()
+            return answer
+        finally:
+            waiters = self._waiting[session_id]
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiting[session_id]
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Hand committed *events* to every subscriber."""
+        for subscription in self._subscriptions:
+            for event in events:
+                subscription.offer(event)
+
+    @contextmanager
+    def subscribe(self) -> Iterator[Subscription]:
+        """Hear every event that is committed from now on."""
+        subscription = Subscription()
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    def end(self) -> None:
+        """End every subscription; the process is stopping."""
+        for subscription in self._subscriptions:
+            subscription.end()

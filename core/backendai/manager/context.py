@@ -1,0 +1,72 @@
+"""What every part of the manager is handed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from backendai.manager.bus import Bus
+from backendai.manager.config import ManagerConfig
+from backendai.model.ids import make_id
+
+if TYPE_CHECKING:
+    from backendai.manager.auth import TokenCache
+    from backendai.manager.live import Live
+    from backendai.manager.metrics import Metrics
+    from backendai.manager.store.engine import Store
+    from backendai.manager.store.sessions import SessionLoader
+    from backendai.plugin.host import PluginHost
+
+log = logging.getLogger(__name__)
+
+
+class Tasks:
+    """Owner of the work that outlives a request: notices to plugins, reports to monitors."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        """Run *work*; log what it raises."""
+        task = asyncio.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+
+    async def close(self, within_s: float) -> None:
+        """Wait for what still runs, then cancel the rest."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=within_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the task %s failed", task.get_name(), exc_info=error)
+
+
+@dataclass(slots=True)
+class Context:
+    """The manager's parts. clock: seconds since the epoch, UTC. cluster: this cluster's id."""
+
+    config: ManagerConfig
+    store: Store
+    host: PluginHost
+    bus: Bus
+    live: Live
+    metrics: Metrics
+    tokens: TokenCache
+    sessions: SessionLoader
+    cluster: str = ""
+    tasks: Tasks = field(default_factory=Tasks)
+    clock: Callable[[], float] = time.time
+
+    def new_id(self) -> str:
+        """Make an identifier from the clock."""
+        return make_id(int(self.clock() * 1000), secrets.randbits(80))

@@ -1,0 +1,1 @@
+"""The manager's memory: tables, migrations, and one writer that commits in groups."""

@@ -1,0 +1,81 @@
+"""Bring a database's schema up to date. Alembic is imported only when there is something to do: it is large, and idle memory counts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from backendai.manager.store.connect import Address, open_engine
+from backendai.model.errors import Failure
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+log = logging.getLogger(__name__)
+HEAD = "0001"  # the newest file in versions/; a test holds it to that
+_SCRIPTS = Path(__file__).parent / "migrations"
+DEADLINE_S = 600.0
+
+
+async def check(address: Address) -> str:
+    """Return the schema's revision, empty for a new database; raise ``Failure`` when it is newer than this program."""
+    engine = open_engine(address, writing=False)
+    try:
+        async with engine.connect() as connection:
+            revision = await connection.run_sync(_revision)
+    except (OSError, DBAPIError, TimeoutError) as error:
+        raise Failure("unavailable", f"The database does not answer: {_cause(error)}. Check --db and that it runs.",
+                      detail=repr(error)) from error
+    finally:
+        await engine.dispose()
+    if revision and revision > HEAD:
+        raise Failure("conflict", f"The database has schema {revision}, newer than this program's {HEAD}; upgrade backendai.")
+    return revision
+
+
+async def upgrade(address: Address) -> bool:
+    """Migrate to the newest schema if it is behind; tell whether there was anything to do."""
+    revision = await check(address)
+    if revision == HEAD:
+        return False
+    log.info("migrating the database from=%s to=%s", revision or "nothing", HEAD)
+    async with asyncio.timeout(DEADLINE_S):
+        engine = open_engine(address, writing=True, exclusive=False)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(_migrate)
+        finally:
+            await engine.dispose()
+    return True
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Return Alembic's configuration for our scripts."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+
+    command.upgrade(alembic_config(connection), HEAD)
+
+
+def _revision(connection: Connection) -> str:
+    if not inspect(connection).has_table("alembic_version"):
+        return ""
+    found: Any = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return str(found or "")
+
+
+def _cause(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0][:200] or type(error).__name__

@@ -1,0 +1,118 @@
+"""Reading sessions: one by id or name, coalesced, and as everyone sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import Row, bindparam, case, select
+
+from backendai.manager.access import Caller, Thing, Verb, require
+from backendai.manager.store.schema import agents, sessions, users
+from backendai.model.errors import Failure
+from backendai.model.ids import is_id
+from backendai.model.session import FINAL, Result, Session, SessionSpec, SessionState, SessionType
+from backendai.model.slots import plain_slots
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from backendai.manager.context import Context
+    from backendai.manager.store.engine import Store
+
+FINAL_STATES = tuple(state.value for state in FINAL)
+SESSIONS = (select(sessions, users.c.name.label("owner"), agents.c.name.label("agent"))
+            .select_from(sessions.join(users, sessions.c.owner_id == users.c.id)
+                         .outerjoin(agents, sessions.c.agent_id == agents.c.id)))
+_BY_IDS = SESSIONS.where(sessions.c.id.in_(bindparam("ids", expanding=True)))
+_NEWEST = (case((sessions.c.state.in_(FINAL_STATES), 1), else_=0), sessions.c.id.desc())
+_spec_decoder = msgspec.json.Decoder(SessionSpec)
+MOST = 200  # ids in one query
+
+
+class SessionLoader:
+    """Reads of single sessions; those that come while one is under way share the next query."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wanted: dict[str, asyncio.Future[Row[Any] | None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def load(self, id: str) -> Row[Any] | None:
+        """Return a session's row as it is after this call began, None when there is none."""
+        future = self._wanted.get(id)
+        if future is None:
+            future = self._wanted[id] = asyncio.get_running_loop().create_future()
+            if self._task is None:
+                self._task = asyncio.create_task(self._run(), name="session-loader")
+        return await asyncio.shield(future)
+
+    async def _run(self) -> None:
+        try:
+            while self._wanted:
+                batch = dict(list(self._wanted.items())[:MOST])
+                for id in batch:
+                    del self._wanted[id]
+                await self._fetch(batch)
+        finally:
+            self._task = None
+
+    async def _fetch(self, batch: Mapping[str, asyncio.Future[Row[Any] | None]]) -> None:
+        async def job(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            return (await connection.execute(_BY_IDS, {"ids": list(batch)})).all()
+
+        try:
+            rows = {row.id: row for row in await self._store.read(job)}
+        except Exception as error:
+            for future in batch.values():
+                future.set_exception(error)
+                future.exception()  # its waiters may be gone
+        else:
+            for id, future in batch.items():
+                future.set_result(rows.get(id))
+
+
+async def find_session(context: Context, caller: Caller, id_or_name: str, verb: Verb = Verb.READ) -> Row[Any]:
+    """Return the row of a session that *caller* may see, by id, by its owner's name for it, or by OWNER/NAME.
+
+    Of several that bore the name the active one is meant, else the newest. Besides the table's columns the row has ``owner`` and
+    ``agent``, names both.
+    """
+    if is_id(id_or_name) and (row := await context.sessions.load(id_or_name)) is not None:
+        require(caller, verb, Thing("session", row.owner_id))
+        return row
+    owner, slash, name = id_or_name.rpartition("/")
+    mine = users.c.name == owner if slash else sessions.c.owner_id == caller.id
+    query = SESSIONS.where(sessions.c.name == name, mine).order_by(*_NEWEST).limit(1)
+
+    async def job(connection: AsyncConnection) -> Row[Any] | None:
+        return (await connection.execute(query)).first()
+
+    row = await context.store.read(job)
+    if row is None:
+        raise Failure("not-found", f"You have no session {id_or_name!r}; see `bai ps -a`.")
+    require(caller, verb, Thing("session", row.owner_id))
+    return row
+
+
+def read_spec(row: Row[Any]) -> SessionSpec:
+    """Return what the session's owner asked for."""
+    return _spec_decoder.decode(row.spec)
+
+
+def to_session(row: Row[Any], progress: str = "") -> Session:
+    """Return a row of ``SESSIONS`` as everyone sees it. progress: what it does right now, from ``Live``."""
+    spec = read_spec(row)
+    return Session(
+        id=row.id, name=row.name, owner=row.owner, type=SessionType(row.type), image=row.image or spec.image, command=spec.command,
+        state=SessionState(row.state), result=Result(row.result) if row.result else None, exit_code=row.exit_code, reason=row.reason,
+        hold=row.hold, agent=row.agent, priority=row.priority, slots=plain_slots(spec.slots), env=spec.env, network=spec.network,
+        mounts=spec.mounts, tags=spec.tags, time_limit_s=spec.time_limit_s, progress=progress, created_at=row.created_at,
+        started_at=row.started_at, ended_at=row.ended_at)
+
+
+def show(context: Context, row: Row[Any]) -> Session:
+    """Return a row of ``SESSIONS`` with what is known of its progress right now."""
+    return to_session(row, context.live.progress.get(row.id, ""))
