@@ -23,13 +23,25 @@ class Verb(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """A create that is to happen once, however often it is sent. request: SHA-256 of what was sent."""
+
+    key: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. token: the id of the token that proved it, empty where a plugin vouched. uid, gid: inside containers."""
+    """Who asks. token: the id of the token that proved it, empty where a plugin vouched. uid, gid: inside containers.
+
+    once: set when this call came with an idempotency key.
+    """
 
     user: User
     uid: int = 1000
     gid: int = 1000
     token: str = ""
+    once: Once | None = None
 
     @property
     def id(self) -> str:

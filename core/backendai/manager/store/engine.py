@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Table, delete, func, insert, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -33,6 +33,11 @@ class Tx:
         self.connection = connection
         self.events: list[tuple[str, str, str | None, Mapping[str, Any]]] = []
         self.callbacks: list[Callable[[], None]] = []
+        self.rows: list[tuple[Table, Mapping[str, Any]]] = []
+
+    def later(self, table: Table, row: Mapping[str, Any]) -> None:
+        """Insert *row* at the end of the group, together with its neighbours' rows; no job of the group sees it."""
+        self.rows.append((table, row))
 
     def event(self, type: str, subject: str, owner_id: str | None, data: Mapping[str, Any]) -> None:
         """Append to the event log; subscribers hear it after the commit."""
@@ -164,6 +169,8 @@ class Store:
                 tx = Tx(connection)
                 answers.append(await job(tx))
                 transactions.append(tx)
+            for table, rows in _by_table(transactions).items():
+                await connection.execute(insert(table), rows)
             published = self._number([line for tx in transactions for line in tx.events])
             if published:
                 await connection.execute(_event_insert, [
@@ -184,6 +191,14 @@ class Store:
         now = self._clock()
         return [Event(n, now, type, subject, owner_id, data)
                 for n, (type, subject, owner_id, data) in enumerate(lines, self._last_event + 1)]
+
+
+def _by_table(transactions: Sequence[Tx]) -> dict[Table, list[Mapping[str, Any]]]:
+    tables: dict[Table, list[Mapping[str, Any]]] = {}
+    for tx in transactions:
+        for table, row in tx.rows:
+            tables.setdefault(table, []).append(row)
+    return tables
 
 
 async def open_store(url: str, publish: Callable[[Sequence[Event]], None], clock: Callable[[], float] = time.time) -> Store:

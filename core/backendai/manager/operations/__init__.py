@@ -1,0 +1,17 @@
+"""What can be asked of the manager. Each operation is declared once; REST, OpenAPI, audit and metrics are derived from that."""
+
+from __future__ import annotations
+
+from backendai.manager.operations import agents, images, plugins, sessions, streams, tokens, users
+from backendai.manager.operations.registry import Registry
+
+
+def built_in() -> Registry:
+    """Return a registry of the platform's own operations."""
+    registry = Registry()
+    for module in (sessions, agents, images, users, tokens, plugins):
+        for operation in module.OPERATIONS:
+            registry.add(operation)
+    for stream in streams.STREAMS:
+        registry.add_stream(stream)
+    return registry
