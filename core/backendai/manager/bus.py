@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from backendai.model.errors import Failure
+
 T = TypeVar("T")
 BACKLOG = 1000  # events that a slow reader may lag behind before it is cut off
 
@@ -58,6 +60,7 @@ class Bus:
         self._bell = asyncio.Event()
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._subscriptions: set[Subscription] = set()
+        self._ended = False
 
     def wake(self) -> None:
         """Ring for the orchestrator: something that it decides upon has changed."""
@@ -82,6 +85,8 @@ class Bus:
         self._waiting[session_id].add(waiter)
         try:
             while (answer := await look()) is None:
+                if self._ended:
+                    raise Failure("unavailable", "The manager is stopping; ask again in a moment.")
                 await waiter.wait()
                 waiter.clear()
             return answer
@@ -108,6 +113,9 @@ class Bus:
             self._subscriptions.discard(subscription)
 
     def end(self) -> None:
-        """End every subscription; the process is stopping."""
+        """End every subscription and every wait; the process is stopping."""
+        self._ended = True
+        for session_id in list(self._waiting):
+            self.changed(session_id)
         for subscription in self._subscriptions:
             subscription.end()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backendai.manager.auth import TokenCache
     from backendai.manager.live import Live
     from backendai.manager.metrics import Metrics
+    from backendai.manager.operations.enqueue import Capacities
     from backendai.manager.store.engine import Store
     from backendai.manager.store.sessions import SessionLoader
     from backendai.plugin.host import PluginHost
@@ -53,7 +54,7 @@ class Tasks:
 
 @dataclass(slots=True)
 class Context:
-    """The manager's parts. clock: seconds since the epoch, UTC. cluster: this cluster's id."""
+    """The manager's parts. clock: seconds since the epoch, UTC. cluster: this cluster's id. heartbeat: the orchestrator sets it."""
 
     config: ManagerConfig
     store: Store
@@ -63,7 +64,9 @@ class Context:
     metrics: Metrics
     tokens: TokenCache
     sessions: SessionLoader
+    capacities: Capacities
     cluster: str = ""
+    heartbeat: float = 0.0  # when the orchestrator last looked at everything
     tasks: Tasks = field(default_factory=Tasks)
     clock: Callable[[], float] = time.time
 

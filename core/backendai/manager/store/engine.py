@@ -67,7 +67,7 @@ class Store:
         self._writer: AsyncEngine = open_engine(address, writing=True)
         self._readers: AsyncEngine = open_engine(address, writing=False)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
-        self._last_event = 0
+        self.last_event = 0
         self._task: asyncio.Task[None] | None = None
 
     async def hold(self) -> None:
@@ -81,7 +81,7 @@ class Store:
     async def start(self) -> None:
         """Begin to take jobs; the schema is up to date and this process is the only one here."""
         async with self._readers.connect() as connection:
-            self._last_event = (await connection.execute(select(func.max(events.c.id)))).scalar() or 0
+            self.last_event = (await connection.execute(select(func.max(events.c.id)))).scalar() or 0
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
     async def write(self, job: Callable[[Tx], Awaitable[T]]) -> T:
@@ -112,7 +112,7 @@ class Store:
         now = self._clock()
 
         async def job(tx: Tx) -> None:
-            last = self._last_event
+            last = self.last_event
             too_old = (events.c.at < now - events_kept_s) | (events.c.id <= last - events_kept)
             await tx.connection.execute(delete(events).where(too_old, events.c.id < last))
             await tx.connection.execute(delete(idempotency).where(idempotency.c.at < now - 86400.0))
@@ -177,7 +177,7 @@ class Store:
                     {"id": e.id, "at": e.at, "type": e.type, "owner_id": e.owner_id, "subject": e.subject,
                      "data": msgspec.json.encode(e.data).decode()} for e in published])
         if published:
-            self._last_event = published[-1].id
+            self.last_event = published[-1].id
             self._publish(published)
         for tx in transactions:
             for callback in tx.callbacks:
@@ -190,7 +190,7 @@ class Store:
     def _number(self, lines: Sequence[tuple[str, str, str | None, Mapping[str, Any]]]) -> list[Event]:
         now = self._clock()
         return [Event(n, now, type, subject, owner_id, data)
-                for n, (type, subject, owner_id, data) in enumerate(lines, self._last_event + 1)]
+                for n, (type, subject, owner_id, data) in enumerate(lines, self.last_event + 1)]
 
 
 def _by_table(transactions: Sequence[Tx]) -> dict[Table, list[Mapping[str, Any]]]:

@@ -1,0 +1,221 @@
+"""Accepting a session: what was asked for is checked, put to the site's plugins, and enters the queue."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from backendai.manager.access import Caller
+from backendai.manager.context import Context
+from backendai.manager.operations.once import create_once, remember, violates
+from backendai.manager.operations.registry import Input
+from backendai.manager.store.engine import Tx
+from backendai.manager.store.schema import agent_slots, kernels, sessions
+from backendai.manager.store.sessions import find_session, show
+from backendai.model.errors import Failure
+from backendai.model.image import check_image
+from backendai.model.session import Mount, Network, Session, SessionSpec, SessionState, SessionType, check_mount, check_session_name
+from backendai.model.slots import format_slots, parse_slots, plain_slots
+from backendai.spec import Reject
+from backendai.spec.hook_v20 import SPEC as HOOK
+from backendai.spec.hook_v20 import Enqueue
+
+_ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TAG = re.compile(r"[^\x00-\x1f]{1,64}")
+MOST_ENV, MOST_ARGUMENTS, MOST_MOUNTS, MOST_TAGS = 500, 1000, 50, 20
+MOST_GRACE_S, MOST_TIME_S = 3600.0, 366 * 86400.0
+_ADJECTIVES = ("amber", "brave", "calm", "clever", "crisp", "eager", "fair", "gentle", "happy", "keen", "lively", "lucid", "mellow", "noble",
+               "quiet", "rapid", "sharp", "silver", "sunny", "swift", "tidy", "vivid", "warm", "wise")
+_NOUNS = ("badger", "beacon", "birch", "cedar", "comet", "crane", "delta", "ember", "falcon", "fern", "harbor", "heron", "island", "lark",
+          "maple", "meadow", "otter", "pine", "raven", "river", "spruce", "summit", "tulip", "willow")
+_encoder = msgspec.json.Encoder()
+
+
+class MountInput(Input, frozen=True):
+    """A folder of the agent's node inside the container. source, target: absolute paths."""
+
+    source: str
+    target: str
+    readonly: bool = False
+
+
+class CreateSession(Input, frozen=True):
+    """What is asked for.
+
+    type: interactive idles until it is stopped, batch runs one command. name: one is made up when there is none. image: NAME:TAG, or
+    none for the runtime's default. command: argv; none in a batch session means the image's own. slots: such as
+    ``{"cpu": 1, "mem": "512m"}``. priority: 0 to 100, higher first. time_limit_s: of running. grace_s: from SIGTERM to SIGKILL.
+    """
+
+    type: SessionType
+    name: str | None = None
+    image: str | None = None
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    slots: dict[str, str | int | float] = {}
+    priority: int = 10
+    time_limit_s: float | None = None
+    grace_s: float = 10.0
+    network: Network = Network.PRIVATE
+    mounts: tuple[MountInput, ...] = ()
+    workdir: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+async def create(context: Context, caller: Caller, input: CreateSession) -> Session:
+    """Ask for a session. It waits in the queue until there is room for it."""
+
+    async def again(id: str) -> Session:
+        return show(context, await find_session(context, caller, id))
+
+    return await create_once(context, caller, lambda: _enqueue(context, caller, input), again)
+
+
+async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Session:
+    spec = to_spec(input, context.config.default_slots)
+    await check_possible(context, spec.slots)
+    enqueue = Enqueue(context.new_id(), caller.user, spec)
+    hooked = bool(context.host.each(HOOK))
+    if hooked:
+        try:
+            await context.host.all(HOOK).pre_enqueue_session(enqueue)
+        except Reject as veto:
+            raise Failure("rejected", veto.reason) from veto
+    while True:
+        try:
+            session = await _insert(context, caller, enqueue)
+            break
+        except IntegrityError as error:
+            if not violates(error, sessions):
+                raise
+            if input.name is not None:
+                raise Failure("name-taken", f"You have an active session named {input.name!r}; stop it or choose another name.") from error
+            enqueue = replace(enqueue, spec=replace(spec, name=make_name(1_000_000)))
+    context.bus.wake()
+    if hooked:
+        context.tasks.spawn(context.host.all(HOOK).post_enqueue_session(enqueue), "post_enqueue_session")
+    return session
+
+
+async def _insert(context: Context, caller: Caller, enqueue: Enqueue) -> Session:
+    now, spec, kernel = context.clock(), enqueue.spec, context.new_id()
+    row = {"id": enqueue.id, "owner_id": caller.id, "name": spec.name, "type": spec.type.value, "spec": _encoder.encode(spec).decode(),
+           "priority": spec.priority, "state": SessionState.PENDING.value, "state_since": now, "stop": False, "reason": "", "hold": "",
+           "created_at": now}
+    container = {"id": kernel, "session_id": enqueue.id, "role": "main", "idx": 1, "slots": _encoder.encode(spec.slots).decode(),
+                 "holds": False, "state": ""}
+
+    async def job(tx: Tx) -> None:
+        tx.later(sessions, row)
+        tx.later(kernels, container)
+        remember(tx, caller, enqueue.id, now)
+        tx.event("session.created", enqueue.id, caller.id, {"by": caller.user.name, "name": spec.name, "state": "PENDING"})
+
+    await context.store.write(job)
+    return Session(
+        id=enqueue.id, name=spec.name, owner=caller.user.name, type=spec.type, image=spec.image, command=spec.command,
+        state=SessionState.PENDING, result=None, exit_code=None, reason="", hold="", agent=None, priority=spec.priority,
+        slots=plain_slots(spec.slots), env=spec.env, network=spec.network, mounts=spec.mounts, tags=spec.tags,
+        time_limit_s=spec.time_limit_s, progress="", created_at=now, started_at=None, ended_at=None)
+
+
+def to_spec(input: CreateSession, default_slots: Mapping[str, int]) -> SessionSpec:
+    """Check everything that can be checked without looking anywhere; raise ``Failure`` with what to write instead."""
+    check_command(input)
+    check_env(input.env)
+    _check_numbers(input)
+    if input.workdir is not None and (not input.workdir.startswith("/") or "\0" in input.workdir):
+        raise Failure("invalid-request", f"workdir: {input.workdir!r} must be an absolute path, such as /home/work.")
+    if len(input.tags) > MOST_TAGS or any(_TAG.fullmatch(tag) is None for tag in input.tags):
+        raise Failure("invalid-request", f"tags: at most {MOST_TAGS}, each of 1 to 64 printable characters.")
+    if len(input.mounts) > MOST_MOUNTS:
+        raise Failure("bad-mount", f"At most {MOST_MOUNTS} mounts; mount a folder above them.")
+    mounts = tuple(check_mount(Mount(m.source, m.target, m.readonly)) for m in input.mounts)
+    if len({m.target for m in mounts}) < len(mounts):
+        raise Failure("bad-mount", "Two mounts have the same target; give each its own.")
+    return SessionSpec(
+        type=input.type, name=make_name() if input.name is None else check_session_name(input.name),
+        image=None if input.image is None else check_image(input.image), command=input.command, env=input.env,
+        slots={**default_slots, **parse_slots(input.slots)}, priority=input.priority, time_limit_s=input.time_limit_s,
+        grace_s=input.grace_s, network=input.network, mounts=mounts, workdir=input.workdir, tags=input.tags)
+
+
+def check_command(input: CreateSession) -> None:
+    """Refuse a command that no system could start."""
+    if input.type is SessionType.INTERACTIVE and input.command:
+        raise Failure("invalid-request", "command: an interactive session takes none; use type batch, or run it with exec later.")
+    if len(input.command) > MOST_ARGUMENTS or any("\0" in word for word in input.command) or (input.command and not input.command[0]):
+        raise Failure("invalid-request", f"command: a program and at most {MOST_ARGUMENTS} arguments, none with a zero byte.")
+
+
+def check_env(env: Mapping[str, str]) -> None:
+    """Refuse names and values that no system could pass on."""
+    if len(env) > MOST_ENV:
+        raise Failure("invalid-request", f"env: at most {MOST_ENV} variables.")
+    for name, value in env.items():
+        if _ENV.fullmatch(name) is None:
+            raise Failure("invalid-request", f"env: {name!r} cannot be a variable's name; use letters, digits and '_'.")
+        if "\0" in value:
+            raise Failure("invalid-request", f"env: the value of {name} holds a zero byte; encode it first.")
+
+
+def _check_numbers(input: CreateSession) -> None:
+    if not 0 <= input.priority <= 100:
+        raise Failure("invalid-request", f"priority: {input.priority} must be from 0 to 100; 10 is usual.")
+    if input.time_limit_s is not None and not 0 < input.time_limit_s <= MOST_TIME_S:
+        raise Failure("invalid-request", "time_limit_s: must be more than 0 and at most a year, or left out for no limit.")
+    if not 0 <= input.grace_s <= MOST_GRACE_S:
+        raise Failure("invalid-request", f"grace_s: must be from 0 to {MOST_GRACE_S:g}.")
+
+
+async def check_possible(context: Context, wanted: Mapping[str, int]) -> None:
+    """Raise when no registered agent, however empty, could hold *wanted*. Without any agent everything may come true."""
+    capacities = await context.capacities.get(context)
+    if _fits(wanted, capacities):
+        return
+    capacities = await context.capacities.get(context, fresh=True)  # an agent may have joined a moment ago
+    if _fits(wanted, capacities):
+        return
+    known = sorted({name for slots in capacities.values() for name in slots})
+    if unknown := sorted(wanted.keys() - set(known)):
+        raise Failure("bad-slots", f"No agent has {', '.join(unknown)}; there are: {', '.join(known) or 'none'}.")
+    most = {name: max(slots.get(name, 0) for slots in capacities.values()) for name in wanted}
+    raise Failure("impossible", f"No agent has {format_slots(wanted)}; the most that any has is {format_slots(most)}. Ask for less.")
+
+
+def _fits(wanted: Mapping[str, int], capacities: Mapping[str, Mapping[str, int]]) -> bool:
+    return not capacities or any(all(slots.get(n, 0) >= amount for n, amount in wanted.items()) for slots in capacities.values())
+
+
+class Capacities:
+    """What each registered agent has in all, read again when it is older than a second."""
+
+    def __init__(self) -> None:
+        self._known: Mapping[str, Mapping[str, int]] = {}
+        self._until = 0.0
+
+    async def get(self, context: Context, *, fresh: bool = False) -> Mapping[str, Mapping[str, int]]:
+        """Return capacity by slot by agent. fresh: as it is now."""
+        if fresh or context.clock() >= self._until:
+            self._known = await context.store.read(_read_capacities)
+            self._until = context.clock() + 1.0
+        return self._known
+
+
+async def _read_capacities(connection: AsyncConnection) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for row in await connection.execute(select(agent_slots.c.agent_id, agent_slots.c.slot, agent_slots.c.capacity)):
+        found.setdefault(row.agent_id, {})[row.slot] = row.capacity
+    return found
+
+
+def make_name(numbers: int = 1000) -> str:
+    """Make up a name that people can say: ``quiet-otter-42``."""
+    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.randbelow(numbers)}"

@@ -1,0 +1,100 @@
+"""Images, as the connected agents have them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from backendai.manager.access import Caller
+from backendai.manager.context import Context
+from backendai.manager.operations.agents import Agent, find_agents
+from backendai.manager.operations.registry import Input, Nothing, Page, Permission, declare
+from backendai.model.errors import Failure
+from backendai.model.image import check_image
+from backendai.wire.frames import Verb
+
+ASK_S = 15.0
+REMOVE_S = 60.0
+
+
+class ImageRow(msgspec.Struct, frozen=True):
+    """An image on an agent. id: the content's digest. size: bytes. created_at: seconds since the epoch."""
+
+    name: str
+    agent: str
+    id: str = ""
+    size: int = 0
+    created_at: float | None = None
+    command: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+
+
+class Images(msgspec.Struct, frozen=True):
+    """What the agents have. silent: agents that did not answer, with the reason."""
+
+    items: tuple[ImageRow, ...]
+    silent: Mapping[str, str]
+
+
+class RemoveImage(Input, frozen=True):
+    """name: the image. agent: its id or name; none for every connected one."""
+
+    name: str
+    agent: str | None = None
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """agents: where the image was removed."""
+
+    agents: tuple[str, ...]
+
+
+async def list_(context: Context, caller: Caller, input: Nothing) -> Images:
+    """List the images of every connected agent."""
+    there = [agent for agent in await find_agents(context) if agent.connected]
+    answers = await _ask_all(context, there, Verb.IMAGES, {}, ASK_S)
+    rows = []
+    for agent in there:
+        answer = answers[agent.name]
+        if not isinstance(answer, Failure):
+            rows += [msgspec.convert({**image, "agent": agent.name}, ImageRow) for image in answer.get("images", ())]
+    silent = {name: answer.message for name, answer in answers.items() if isinstance(answer, Failure)}
+    return Images(tuple(sorted(rows, key=lambda row: (row.name, row.agent))), silent)
+
+
+async def remove(context: Context, caller: Caller, input: RemoveImage) -> Removed:
+    """Remove an image from an agent, or from every connected one."""
+    there = [agent for agent in await find_agents(context, input.agent) if agent.connected]
+    if not there:
+        raise Failure("unavailable", "No such agent is connected; see `bai agents`.")
+    answers = await _ask_all(context, there, Verb.REMOVE_IMAGE, {"image": check_image(input.name)}, REMOVE_S)
+    done = tuple(name for name, answer in answers.items() if not isinstance(answer, Failure))
+    if not done:
+        raise next(answer for answer in answers.values() if isinstance(answer, Failure))
+    return Removed(done)
+
+
+async def _ask_all(context: Context, there: Sequence[Agent], verb: Verb, arguments: Mapping[str, Any],
+                   within_s: float) -> dict[str, Mapping[str, Any] | Failure]:
+    """Ask every agent at once; one that fails or is late costs the others nothing."""
+
+    async def ask(agent: Agent) -> Mapping[str, Any] | Failure:
+        try:
+            async with asyncio.timeout(within_s + 1.0):
+                answer: Mapping[str, Any] = await context.live.ask(agent.id, verb, arguments, within_s)
+                return answer
+        except Failure as failure:
+            return failure
+        except TimeoutError:
+            return Failure("deadline", f"{agent.name} did not answer within {within_s:g} s.")
+
+    return dict(zip([agent.name for agent in there], await asyncio.gather(*map(ask, there)), strict=True))
+
+
+OPERATIONS = (
+    declare("images.list", list_, "GET", "/v1/images"),
+    declare("images.delete", remove, "DELETE", "/v1/images", query=("name", "agent"), permission=Permission.ADMIN, mutates=True),
+)

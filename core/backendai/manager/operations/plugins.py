@@ -1,0 +1,66 @@
+"""What runs here, and who asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+import backendai
+from backendai.manager.access import Caller
+from backendai.manager.context import Context
+from backendai.manager.operations.agents import AgentInfo
+from backendai.manager.operations.registry import Nothing, Page, declare
+from backendai.manager.store.schema import agents
+
+
+class Plugin(msgspec.Struct, frozen=True):
+    """A plugin of one process. state: up, off, skip or broken. why: in a sentence when it is not up. where: ``manager``, or an agent."""
+
+    id: str
+    dist: str
+    version: str
+    state: str
+    why: str
+    where: str
+
+
+class Who(msgspec.Struct, frozen=True):
+    """You. uid, gid: inside containers. token: the id of the token that you sent. cluster: whom you talk to."""
+
+    id: str
+    name: str
+    role: str
+    email: str
+    uid: int
+    gid: int
+    token: str
+    cluster: str
+    version: str
+
+
+async def list_(context: Context, caller: Caller, input: Nothing) -> Page[Plugin]:
+    """List the plugins of the manager and of every agent."""
+
+    async def job(connection: AsyncConnection) -> list[Any]:
+        return list(await connection.execute(select(agents.c.name, agents.c.info).order_by(agents.c.name)))
+
+    items = [Plugin(r.id, r.dist, r.version, r.state.value, r.why, "manager") for r in context.host.rows]
+    for row in await context.store.read(job):
+        for p in msgspec.json.decode(row.info, type=AgentInfo).plugins:
+            items.append(Plugin(p.get("id", ""), p.get("dist", ""), p.get("version", ""), p.get("state", ""), p.get("why", ""), row.name))
+    return Page(tuple(items))
+
+
+async def whoami(context: Context, caller: Caller, input: Nothing) -> Who:
+    """Show who you are to this cluster."""
+    user = caller.user
+    return Who(user.id, user.name, user.role, user.email, caller.uid, caller.gid, caller.token, context.cluster, backendai.__version__)
+
+
+OPERATIONS = (
+    declare("plugins.list", list_, "GET", "/v1/plugins"),
+    declare("whoami", whoami, "GET", "/v1/whoami"),
+)

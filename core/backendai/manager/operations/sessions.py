@@ -1,0 +1,216 @@
+"""Sessions: ask for one, watch it, stop it, forget it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Row, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from backendai.manager.access import Caller, Verb
+from backendai.manager.context import Context
+from backendai.manager.operations.enqueue import MOST_GRACE_S, create
+from backendai.manager.operations.registry import Input, Page, declare
+from backendai.manager.store.engine import Tx
+from backendai.manager.store.schema import agents, kernels, sessions
+from backendai.manager.store.sessions import FINAL_STATES, SESSIONS, find_session, read_spec, show
+from backendai.model.errors import Failure
+from backendai.model.session import FINAL, Session, SessionState
+from backendai.spec import Reject
+from backendai.spec.hook_v20 import SPEC as HOOK
+from backendai.wire.link import Usage
+
+MOST_WAIT_S = 60.0
+STOP_FIRST_S = 300.0  # how long a forced removal waits for the end; TERMINATING itself may last 120 s
+_REACHED = {"running": frozenset({SessionState.RUNNING, SessionState.TERMINATING, *FINAL}), "final": FINAL}
+
+
+class ListSessions(Input, frozen=True):
+    """all: ended ones too. state: only those in it. cursor: the ``next`` of the page before. limit: at most 200."""
+
+    all: bool = False
+    state: SessionState | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+class GetSession(Input, frozen=True):
+    """id: a session's id, or its owner's name for it; an administrator may write OWNER/NAME.
+
+    wait: answer once it is at least that far. timeout_s: or after so long, at most 60.
+    """
+
+    id: str
+    wait: Literal["running", "final"] | None = None
+    timeout_s: float = 30.0
+
+
+class StopSession(Input, frozen=True):
+    """id: as for get. grace_s: seconds from SIGTERM to SIGKILL, instead of what was asked for at the start."""
+
+    id: str
+    grace_s: float | None = None
+
+
+class DeleteSession(Input, frozen=True):
+    """id: as for get. force: stop it first when it has not ended."""
+
+    id: str
+    force: bool = False
+
+
+class StatsOfSession(Input, frozen=True):
+    """id: as for get."""
+
+    id: str
+
+
+class KernelStats(msgspec.Struct, frozen=True):
+    """What one container of a session uses. usage: null while nothing was measured."""
+
+    kernel: str
+    role: str
+    index: int
+    agent: str | None
+    state: str
+    usage: Usage | None
+
+
+class SessionStats(msgspec.Struct, frozen=True):
+    """What a session uses, container by container."""
+
+    session: str
+    kernels: tuple[KernelStats, ...]
+
+
+async def list_(context: Context, caller: Caller, input: ListSessions) -> Page[Session]:
+    """List your sessions, an administrator everyone's: the active ones, or all, newest first."""
+    if not 1 <= input.limit <= 200:
+        raise Failure("invalid-request", f"limit: {input.limit} must be from 1 to 200.")
+    query = SESSIONS.order_by(sessions.c.id.desc()).limit(input.limit + 1)
+    if not caller.admin:
+        query = query.where(sessions.c.owner_id == caller.id)
+    if input.state is not None:
+        query = query.where(sessions.c.state == input.state.value)
+    elif not input.all:
+        query = query.where(sessions.c.state.not_in(FINAL_STATES))
+    if input.cursor is not None:
+        query = query.where(sessions.c.id < input.cursor)
+
+    async def job(connection: AsyncConnection) -> Sequence[Row[Any]]:
+        return (await connection.execute(query)).all()
+
+    rows = await context.store.read(job)
+    items = tuple(show(context, row) for row in rows[: input.limit])
+    return Page(items, items[-1].id if len(rows) > input.limit else None)
+
+
+async def get(context: Context, caller: Caller, input: GetSession) -> Session:
+    """Show a session; with ``wait`` answer when it is at least that far, or after ``timeout_s``."""
+    row = await find_session(context, caller, input.id)
+    if input.wait is not None:
+        if not 0 <= input.timeout_s <= MOST_WAIT_S:
+            raise Failure("invalid-request", f"timeout_s: must be from 0 to {MOST_WAIT_S:g}; ask again to wait longer.")
+        row = await _wait(context, caller, row, _REACHED[input.wait], input.timeout_s)
+    return show(context, row)
+
+
+async def _wait(context: Context, caller: Caller, row: Row[Any], states: frozenset[SessionState], timeout_s: float) -> Row[Any]:
+    """Return the session's row once it is in one of *states*, or as it is after *timeout_s*."""
+    id = row.id
+
+    async def look() -> Row[Any] | None:
+        nonlocal row
+        row = await find_session(context, caller, id)
+        return row if row.state in states else None
+
+    if row.state in states:
+        return row
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await context.bus.until(id, look)
+    except TimeoutError:
+        return row
+
+
+async def stop(context: Context, caller: Caller, input: StopSession) -> Session:
+    """Ask a session to end. This notes the wish and returns; see ``wait`` of get. A session that has ended stays as it is."""
+    row = await find_session(context, caller, input.id, Verb.CHANGE)
+    if input.grace_s is not None and not 0 <= input.grace_s <= MOST_GRACE_S:
+        raise Failure("invalid-request", f"grace_s: must be from 0 to {MOST_GRACE_S:g}.")
+    if row.state in FINAL:
+        return show(context, row)
+    if context.host.each(HOOK):
+        try:
+            await context.host.all(HOOK).pre_destroy_session(show(context, row), caller.user)
+        except Reject as veto:
+            raise Failure("rejected", veto.reason) from veto
+    await _note_stop(context, caller, row, input.grace_s)
+    return show(context, await find_session(context, caller, row.id))
+
+
+async def _note_stop(context: Context, caller: Caller, row: Row[Any], grace_s: float | None) -> None:
+    values: dict[str, Any] = {"stop": True}
+    if grace_s is not None:
+        values["spec"] = msgspec.json.encode(replace(read_spec(row), grace_s=grace_s)).decode()
+    change = update(sessions).where(sessions.c.id == row.id, sessions.c.state.not_in(FINAL_STATES)).values(values)
+
+    async def job(tx: Tx) -> None:
+        if (await tx.connection.execute(change)).rowcount:
+            tx.event("session.stop", row.id, row.owner_id, {"by": caller.user.name, "name": row.name, "state": row.state})
+            tx.after(lambda: context.bus.changed(row.id))
+
+    await context.store.write(job)
+    context.bus.wake()
+
+
+async def remove(context: Context, caller: Caller, input: DeleteSession) -> None:
+    """Forget a session that has ended, its output included."""
+    row = await find_session(context, caller, input.id, Verb.CHANGE)
+    if row.state not in FINAL:
+        if not input.force:
+            raise Failure("conflict", f"{row.name} is {row.state}; stop it first, or remove it by force.")
+        await stop(context, caller, StopSession(id=row.id))
+        row = await _wait(context, caller, row, FINAL, STOP_FIRST_S)
+        if row.state not in FINAL:
+            raise Failure("deadline", f"{row.name} has not ended within {STOP_FIRST_S:g} s and will still be stopped; remove it later.")
+
+    async def job(tx: Tx) -> Sequence[Row[Any]]:
+        mine = (await tx.connection.execute(select(kernels.c.id, kernels.c.agent_id).where(kernels.c.session_id == row.id))).all()
+        if (await tx.connection.execute(delete(sessions).where(sessions.c.id == row.id))).rowcount:
+            tx.event("session.deleted", row.id, row.owner_id, {"by": caller.user.name, "name": row.name})
+        return mine
+
+    for kernel in await context.store.write(job):
+        context.live.usage.pop(kernel.id, None)
+        if kernel.agent_id is not None:
+            context.live.purge(kernel.agent_id, (kernel.id,))
+    context.live.progress.pop(row.id, None)
+    context.bus.changed(row.id)
+
+
+async def stats(context: Context, caller: Caller, input: StatsOfSession) -> SessionStats:
+    """Show what a session uses, as its agent measured it last."""
+    row = await find_session(context, caller, input.id)
+    query = (select(kernels, agents.c.name.label("agent")).select_from(kernels.outerjoin(agents, kernels.c.agent_id == agents.c.id))
+             .where(kernels.c.session_id == row.id).order_by(kernels.c.role, kernels.c.idx))
+
+    async def job(connection: AsyncConnection) -> Sequence[Row[Any]]:
+        return (await connection.execute(query)).all()
+
+    return SessionStats(row.id, tuple(
+        KernelStats(k.id, k.role, k.idx, k.agent, k.state, context.live.usage.get(k.id)) for k in await context.store.read(job)))
+
+
+OPERATIONS = (
+    declare("sessions.create", create, "POST", "/v1/sessions", status=201, mutates=True, creates=True),
+    declare("sessions.list", list_, "GET", "/v1/sessions", query=("all", "state", "cursor", "limit")),
+    declare("sessions.get", get, "GET", "/v1/sessions/{id}", query=("wait", "timeout_s")),
+    declare("sessions.stop", stop, "POST", "/v1/sessions/{id}/stop", mutates=True),
+    declare("sessions.delete", remove, "DELETE", "/v1/sessions/{id}", status=204, query=("force",), mutates=True),
+    declare("sessions.stats", stats, "GET", "/v1/sessions/{id}/stats"),
+)

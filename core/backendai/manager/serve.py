@@ -1,0 +1,146 @@
+"""Wiring: start a manager, and stop it again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from backendai.manager import faults, link, streams
+from backendai.manager.app import make_app, mount_webapps
+from backendai.manager.auth import TokenCache
+from backendai.manager.bus import Bus
+from backendai.manager.config import ManagerConfig
+from backendai.manager.context import Context
+from backendai.manager.first import found_cluster, make_agent_token
+from backendai.manager.live import Live
+from backendai.manager.metrics import Metrics, report_for_ever
+from backendai.manager.operations import built_in
+from backendai.manager.operations.enqueue import Capacities
+from backendai.manager.orchestrator import Orchestrator
+from backendai.manager.store.engine import open_store
+from backendai.manager.store.sessions import SessionLoader
+from backendai.model.errors import Failure
+from backendai.plugin.host import PluginHost
+from backendai.spec import (
+    Reject,
+    agentselector_v10,
+    hook_v20,
+    monitor_error_v10,
+    monitor_stats_v10,
+    scheduler_v10,
+    webapp_v20,
+)
+
+log = logging.getLogger(__name__)
+PRUNE_S = 3600.0
+RESTART_S = 1.0  # before a loop that failed is begun again
+SPECS = (scheduler_v10.SPEC, agentselector_v10.SPEC, hook_v20.SPEC, webapp_v20.SPEC, monitor_stats_v10.SPEC, monitor_error_v10.SPEC)
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerHandle:
+    """A manager that serves. url: its address. cluster: its id. first_admin_token: only when the cluster was made just now."""
+
+    context: Context
+    url: str
+    first_admin_token: str | None
+
+    @property
+    def cluster(self) -> str:
+        return self.context.cluster
+
+    async def make_agent_token(self, name: str) -> str:
+        """Make a token for an agent of this name."""
+        return await make_agent_token(self.context, name)
+
+
+@asynccontextmanager
+async def serve_manager(config: ManagerConfig) -> AsyncIterator[ManagerHandle]:
+    """Serve until the block ends; then finish what is in flight, and let go of everything.
+
+    Raise ``Failure`` with the reason when the address or the database is taken, or a plugin vetoes the start.
+    """
+    async with AsyncExitStack() as stack:
+        context = await make_context(config, stack)
+        context.cluster, first_token = await found_cluster(context)
+        try:
+            await context.host.all(hook_v20.SPEC).activate_manager()
+        except Reject as veto:
+            raise Failure("rejected", veto.reason) from veto
+        url = await _listen(context, stack)
+        loops: dict[str, Callable[[], Awaitable[None]]] = {"orchestrator": Orchestrator(context).run, "prune": lambda: _prune(context)}
+        if context.host.each(monitor_stats_v10.SPEC):
+            loops["report"] = lambda: report_for_ever(context)
+        for name, run in loops.items():
+            task = asyncio.create_task(_supervise(context, name, run), name=name)
+            stack.push_async_callback(_end, task)
+        log.info("serving", extra={"fields": {"url": url, "cluster": context.cluster}})
+        try:
+            yield ManagerHandle(context, url, first_token)
+        finally:
+            context.bus.end()
+
+
+async def make_context(config: ManagerConfig, stack: AsyncExitStack) -> Context:
+    """Open the store and start the plugins; *stack* closes them in reverse."""
+    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    bus = Bus()
+    store = await open_store(config.store_url, bus.publish)
+    stack.push_async_callback(store.close)
+    host = PluginHost(SPECS, config.plugins, lambda fault: faults.plugin_fault(context, fault))
+    context = Context(config, store, host, bus, Live(), Metrics(), TokenCache(), SessionLoader(store), Capacities())
+    context.heartbeat = context.clock()
+    await host.start()
+    stack.push_async_callback(host.stop)
+    stack.push_async_callback(context.tasks.close, config.drain_s)
+    return context
+
+
+async def _listen(context: Context, stack: AsyncExitStack) -> str:
+    """Begin to answer requests; return the address."""
+    config, registry = context.config, built_in()
+    app = make_app(context, registry, [*link.routes(context), *streams.routes(context)])
+    bound = _bind(config)
+    host, port = bound.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    await mount_webapps(app, context, registry, url)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=config.drain_s)
+    stack.push_async_callback(runner.cleanup)
+    await runner.setup()
+    await web.SockSite(runner, bound).start()
+    return url
+
+
+def _bind(config: ManagerConfig) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        return socket.create_server((config.host, config.port), family=family, backlog=1024)
+    except OSError as error:
+        raise Failure("conflict", f"{config.host}:{config.port} cannot be served: {error.strerror}; choose another --listen.") from error
+
+
+async def _supervise(context: Context, name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Keep a loop going: one failure is reported, and costs a second."""
+    while True:
+        try:
+            await run()
+        except Exception as error:
+            faults.unexpected(context, error, {"loop": name})
+        await asyncio.sleep(RESTART_S)
+
+
+async def _prune(context: Context) -> None:
+    while True:
+        await context.store.prune(context.config.events_kept, context.config.events_kept_s)
+        await asyncio.sleep(PRUNE_S)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
