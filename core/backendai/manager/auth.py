@@ -97,12 +97,12 @@ def bearer(request: web.Request) -> str | None:
 
 
 async def _look_up(context: Context, token: str) -> _Known | None:
-    hash, now = hash_token(token), context.clock()
-    if (known := context.tokens.get(hash, now)) is not None:
+    hashed, now = hash_token(token), context.clock()
+    if (known := context.tokens.get(hashed, now)) is not None:
         return known
     generation = context.tokens.generation
     query = (select(tokens.c.id.label("token_id"), tokens.c.user_id, tokens.c.expires_at, users)
-             .select_from(tokens.outerjoin(users, tokens.c.user_id == users.c.id)).where(tokens.c.hash == hash))
+             .select_from(tokens.outerjoin(users, tokens.c.user_id == users.c.id)).where(tokens.c.hash == hashed))
 
     async def job(connection: Any) -> Any:
         return (await connection.execute(query)).first()
@@ -115,7 +115,7 @@ async def _look_up(context: Context, token: str) -> _Known | None:
     known = _Known(None if row.user_id is None else to_caller(row, row.token_id), row.expires_at)
     if _expired(known, now):
         return None
-    context.tokens.put(hash, known, generation)
+    context.tokens.put(hashed, known, generation)
     return known
 
 

@@ -39,11 +39,12 @@ async def found_cluster(context: Context) -> tuple[str, str | None]:
 
 async def make_agent_token(context: Context, name: str) -> str:
     """Make a token for an agent beside this manager; store its hash and return the token."""
-    id, secret, now = context.new_id(), make_token(AGENT_PREFIX), context.clock()
+    token_id, secret, now = context.new_id(), make_token(AGENT_PREFIX), context.clock()
 
     async def job(tx: Tx) -> None:
-        tx.later(tokens, {"id": id, "user_id": None, "name": name, "hash": hash_token(secret), "created_at": now, "expires_at": None})
-        tx.event("token.created", id, None, {"by": "manager", "name": name, "agent": True})
+        tx.later(tokens, {"id": token_id, "user_id": None, "name": name, "hash": hash_token(secret), "created_at": now,
+                          "expires_at": None})
+        tx.event("token.created", token_id, None, {"by": "manager", "name": name, "agent": True})
 
     await context.store.write(job)
     return secret

@@ -30,12 +30,14 @@ class Metrics:
         self.registry = CollectorRegistry()
         r = self.registry
         self.requests = Counter("backendai_requests", "Operations by outcome", ["operation", "outcome"], registry=r)
-        self.seconds = Histogram("backendai_request_seconds", "Time taken by operations", ["operation"], buckets=_SECONDS, registry=r)
+        self.seconds = Histogram("backendai_request_seconds", "Time taken by operations", ["operation"], buckets=_SECONDS,
+                                 registry=r)
         self.sessions = Gauge("backendai_sessions", "Sessions by state", ["state"], registry=r)
         self.agents = Gauge("backendai_agents", "Agents by state", ["state"], registry=r)
         self.faults = Counter("backendai_plugin_faults", "Failures of plugins", ["plugin", "hook"], registry=r)
         self.errors = Counter("backendai_unexpected_errors", "Errors that nobody expected", registry=r)
-        self.scheduling = Histogram("backendai_scheduling_seconds", "From asking for a session to its placement", buckets=_SECONDS, registry=r)
+        self.scheduling = Histogram("backendai_scheduling_seconds", "From asking for a session to its placement", buckets=_SECONDS,
+                                    registry=r)
         ProcessCollector(registry=r)
 
     def operation(self, name: str, outcome: str, seconds: float) -> None:
@@ -60,7 +62,7 @@ async def measure(context: Context) -> None:
     by_health = select(agents.c.connected, agents.c.why == "", func.count()).group_by(agents.c.connected, agents.c.why == "")
 
     async def job(connection: AsyncConnection) -> tuple[dict[str, int], list[tuple[bool, bool, int]]]:
-        states = {state: count for state, count in await connection.execute(by_state)}
+        states = {row[0]: row[1] for row in await connection.execute(by_state)}
         return states, [(bool(c), bool(h), n) for c, h, n in await connection.execute(by_health)]
 
     states, nodes = await context.store.read(job)

@@ -85,16 +85,18 @@ def _stream(stream: Stream, shapes: dict[int, Any]) -> dict[str, Any]:
     return here
 
 
-def _parameters(in_path: Iterable[str], query: Iterable[str], properties: dict[str, Any], required: Iterable[str]) -> list[dict[str, Any]]:
+def _parameters(in_path: Iterable[str], query: Iterable[str], properties: dict[str, Any],
+                required: Iterable[str]) -> list[dict[str, Any]]:
     text = {"type": "string"}
-    found = [{"name": name, "in": "path", "required": True, "schema": properties.get(name, text)} for name in in_path]
-    return found + [{"name": name, "in": "query", "required": name in required, "schema": properties.get(name, text)} for name in query]
+    places = [(name, "path", True) for name in in_path] + [(name, "query", name in required) for name in query]
+    return [{"name": name, "in": place, "required": needed, "schema": properties.get(name, text)} for name, place, needed in places]
 
 
 def _answer(operation: Operation, shapes: dict[int, Any]) -> dict[str, Any]:
     if operation.http.status == 204:
         return {"description": "Done."}
-    return {"description": operation.doc.partition("\n")[0], "content": {"application/json": {"schema": shapes[id(operation.output)]}}}
+    content = {"application/json": {"schema": shapes[id(operation.output)]}}
+    return {"description": operation.doc.partition("\n")[0], "content": content}
 
 
 def _problem(shapes: dict[int, Any]) -> dict[str, Any]:

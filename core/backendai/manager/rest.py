@@ -23,28 +23,35 @@ from backendai.plugin.errors import PluginFault
 
 log = logging.getLogger(__name__)
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+REQUEST: web.RequestKey[str] = web.RequestKey("request", str)
 MAX_BODY = 1024 * 1024  # bytes of JSON
 MAX_KEY = 128  # characters of an idempotency key
 _PROBLEM = "application/problem+json"
 _OPEN = ("/v1/openapi.json",)  # of /v1, without a token; the link authenticates agents by itself
-_BY_STATUS = {400: "invalid-request", 401: "unauthenticated", 403: "forbidden", 404: "not-found", 405: "not-allowed", 413: "too-large",
-              429: "too-many"}
+_BY_STATUS = {400: "invalid-request", 401: "unauthenticated", 403: "forbidden", 404: "not-found", 405: "not-allowed",
+              413: "too-large", 429: "too-many"}
 _encoder = msgspec.json.Encoder()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+def caller_of(request: web.Request) -> Caller:
+    """Return who sent a request below /v1."""
+    return request[CALLER]
+
+
 def routes(registry: Registry) -> list[web.RouteDef]:
     """Return one route for each operation."""
-    return [web.route(o.http.method, o.http.path, handler(o)) for o in registry]
+    return [web.route(o.http.method, o.http.path, answer_to(o)) for o in registry]
 
 
-def handler(operation: Operation) -> Handler:
+def answer_to(operation: Operation) -> Handler:
     """Return what answers *operation*'s requests; everything that can be prepared is prepared here."""
     read = _reader(operation)
     status, secret, creates = operation.http.status, operation.secret, operation.creates
 
     async def handle(request: web.Request) -> web.Response:
-        caller: Caller = request["caller"]
+        caller = request[CALLER]
         body = await read_body(request) if request.can_read_body else b""
         if creates and (key := request.headers.get("Idempotency-Key")) is not None:
             caller = replace(caller, once=_once(key, request, body))
@@ -124,14 +131,14 @@ def _once(key: str, request: web.Request, body: bytes) -> Once:
 
 
 @web.middleware
-async def outermost(request: web.Request, handle: Handler) -> web.StreamResponse:
+async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, know its sender, and turn every error into problem+json."""
-    request_id = request["id"] = secrets.token_hex(8)
+    request_id = request[REQUEST] = secrets.token_hex(8)
     REQUEST_ID.set(request_id)
     try:
         if request.path.startswith("/v1/") and request.path not in _OPEN and not request.path.startswith("/v1/link"):
-            request["caller"] = await authenticate(request.app[CONTEXT], request)
-        response = await handle(request)
+            request[CALLER] = await authenticate(request.app[CONTEXT], request)
+        response = await handler(request)
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -143,11 +150,12 @@ async def outermost(request: web.Request, handle: Handler) -> web.StreamResponse
             log.info("%s: %s", failure.code, failure.detail)
         response = problem(failure, request_id)
     except PluginFault as fault:
-        response = problem(Failure("plugin-fault", f"The plugin {fault.plugin} failed; ask your administrator to look at it."), request_id)
+        said = f"The plugin {fault.plugin} failed; ask your administrator to look at it."
+        response = problem(Failure("plugin-fault", said), request_id)
     except Exception as error:
-        faults.unexpected(request.app[CONTEXT], error, {"request": request_id, "method": request.method, "path": request.path})
-        response = problem(Failure("internal", f"Something broke on our side; tell your administrator the request's id {request_id}."),
-                           request_id)
+        faults.unexpected(request.app[CONTEXT], error, {"method": request.method, "path": request.path})
+        said = f"Something broke on our side; tell your administrator the request's id {request_id}."
+        response = problem(Failure("internal", said), request_id)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
     log.debug("%s %s %d", request.method, request.path, response.status)

@@ -74,7 +74,8 @@ async def serve_manager(config: ManagerConfig) -> AsyncIterator[ManagerHandle]:
         except Reject as veto:
             raise Failure("rejected", veto.reason) from veto
         url = await _listen(context, stack)
-        loops: dict[str, Callable[[], Awaitable[None]]] = {"orchestrator": Orchestrator(context).run, "prune": lambda: _prune(context)}
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "orchestrator": Orchestrator(context).run, "prune": lambda: _prune(context)}
         if context.host.each(monitor_stats_v10.SPEC):
             loops["report"] = lambda: report_for_ever(context)
         for name, run in loops.items():
@@ -122,7 +123,8 @@ def _bind(config: ManagerConfig) -> socket.socket:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         return socket.create_server((config.host, config.port), family=family, backlog=1024)
     except OSError as error:
-        raise Failure("conflict", f"{config.host}:{config.port} cannot be served: {error.strerror}; choose another --listen.") from error
+        said = f"{config.host}:{config.port} cannot be served: {error.strerror}; choose another --listen."
+        raise Failure("conflict", said) from error
 
 
 async def _supervise(context: Context, name: str, run: Callable[[], Awaitable[None]]) -> None:

@@ -14,12 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backendai.manager.access import Caller
 from backendai.manager.bus import Event, Subscription
 from backendai.manager.context import Context
-from backendai.manager.rest import CONTEXT
+from backendai.manager.rest import CONTEXT, REQUEST, caller_of
 from backendai.manager.store.schema import events
 from backendai.model.errors import Failure
 
 KEEP_ALIVE_S = 15.0  # a comment so often keeps middlemen from closing a quiet stream
 REPLAY = 500  # events in one read
+_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _FALSE = ("false", "0", "no")
 
 
@@ -35,14 +36,14 @@ class EventLine(msgspec.Struct, frozen=True):
 
 async def watch(request: web.Request) -> web.StreamResponse:
     """Replay what came after ``Last-Event-ID``, then follow unless ``follow=false``. Without that header it starts now."""
-    context, caller = request.app[CONTEXT], request["caller"]
+    context, caller = request.app[CONTEXT], caller_of(request)
     follow = request.query.get("follow", "true").lower() not in _FALSE
     after = _resume_point(request)
     with context.bus.subscribe() as subscription:  # before the replay, so that nothing falls between
         if after is None:
             after = 0 if not follow else context.store.last_event
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        response.headers["X-Request-Id"] = request["id"]
+        response = web.StreamResponse(headers=_HEADERS)
+        response.headers["X-Request-Id"] = request[REQUEST]
         await response.prepare(request)
         await response.write(b"retry: 2000\n\n")
         after = await _replay(context, caller, response, after)

@@ -18,8 +18,6 @@ import asyncpg
 import msgspec
 import pytest
 from aiohttp import web
-from sqlalchemy import insert
-
 from backendai.manager import faults
 from backendai.manager.app import make_app, mount_webapps
 from backendai.manager.auth import TokenCache
@@ -43,6 +41,7 @@ from backendai.spec import (
     scheduler_v10,
     webapp_v20,
 )
+from sqlalchemy import insert
 
 SPECS = (scheduler_v10.SPEC, agentselector_v10.SPEC, hook_v20.SPEC, webapp_v20.SPEC, monitor_stats_v10.SPEC, monitor_error_v10.SPEC)
 
@@ -81,8 +80,9 @@ class Served:
 
     async def call(self, method: str, path: str, body: Any = None, *, token: str | None = None, status: int | None = None,
                    **headers: str) -> Any:
-        """Send a request as the administrator or with *token*; return the decoded answer, whose status must be *status* if given."""
-        head = {"Authorization": f"Bearer {token or self.token}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        """Send a request as the administrator or with *token*; return the decoded answer. status: what it must have."""
+        head = {name.replace("_", "-"): value for name, value in headers.items()}
+        head["Authorization"] = f"Bearer {token or self.token}"
         async with self.http.request(method, self.url + path, json=body, headers=head) as response:
             text = await response.text()
             if status is not None:
@@ -102,18 +102,18 @@ class Served:
 
     async def agent(self, name: str, **capacity: int) -> str:
         """Register an agent that is connected."""
-        id = self.context.new_id()
+        agent_id = self.context.new_id()
 
         async def job(tx: Tx) -> None:
-            row = {"id": id, "name": name, "version": "1", "arch": "x86_64", "runtime": "fake", "engine": "none", "info": "{}",
+            row = {"id": agent_id, "name": name, "version": "1", "arch": "x86_64", "runtime": "fake", "engine": "none", "info": "{}",
                    "connected": True, "why": "", "last_seen": self.context.clock(), "created_at": self.context.clock()}
             await tx.connection.execute(insert(agents), [row])
             await tx.connection.execute(insert(agent_slots), [
-                {"agent_id": id, "slot": slot.replace("_", "."), "capacity": amount, "used": 0}
+                {"agent_id": agent_id, "slot": slot.replace("_", "."), "capacity": amount, "used": 0}
                 for slot, amount in (capacity or {"cpu": 4000, "mem": 4096 * MIB}).items()])
 
         await self.context.store.write(job)
-        return id
+        return agent_id
 
 
 @pytest.fixture(scope="session")

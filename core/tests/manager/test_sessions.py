@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
-
-import pytest
-from sqlalchemy import update
 
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.schema import sessions
+from sqlalchemy import update
 
 
 async def move(served: Any, id: str, state: str, **more: Any) -> None:

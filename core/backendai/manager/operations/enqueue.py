@@ -31,10 +31,14 @@ _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAG = re.compile(r"[^\x00-\x1f]{1,64}")
 MOST_ENV, MOST_ARGUMENTS, MOST_MOUNTS, MOST_TAGS = 500, 1000, 50, 20
 MOST_GRACE_S, MOST_TIME_S = 3600.0, 366 * 86400.0
-_ADJECTIVES = ("amber", "brave", "calm", "clever", "crisp", "eager", "fair", "gentle", "happy", "keen", "lively", "lucid", "mellow", "noble",
-               "quiet", "rapid", "sharp", "silver", "sunny", "swift", "tidy", "vivid", "warm", "wise")
-_NOUNS = ("badger", "beacon", "birch", "cedar", "comet", "crane", "delta", "ember", "falcon", "fern", "harbor", "heron", "island", "lark",
-          "maple", "meadow", "otter", "pine", "raven", "river", "spruce", "summit", "tulip", "willow")
+_ADJECTIVES = (
+    "amber", "brave", "calm", "clever", "crisp", "eager", "fair", "gentle", "happy", "keen", "lively", "lucid",
+    "mellow", "noble", "quiet", "rapid", "sharp", "silver", "sunny", "swift", "tidy", "vivid", "warm", "wise",
+)
+_NOUNS = (
+    "badger", "beacon", "birch", "cedar", "comet", "crane", "delta", "ember", "falcon", "fern", "harbor", "heron",
+    "island", "lark", "maple", "meadow", "otter", "pine", "raven", "river", "spruce", "summit", "tulip", "willow",
+)
 _encoder = msgspec.json.Encoder()
 
 
@@ -49,17 +53,18 @@ class MountInput(Input, frozen=True):
 class CreateSession(Input, frozen=True):
     """What is asked for.
 
-    type: interactive idles until it is stopped, batch runs one command. name: one is made up when there is none. image: NAME:TAG, or
-    none for the runtime's default. command: argv; none in a batch session means the image's own. slots: such as
-    ``{"cpu": 1, "mem": "512m"}``. priority: 0 to 100, higher first. time_limit_s: of running. grace_s: from SIGTERM to SIGKILL.
+    type: interactive idles until it is stopped, batch runs one command. name: one is made up when there is none.
+    image: NAME:TAG, or none for the runtime's default. command: argv; none in a batch session means the image's own.
+    slots: such as ``{"cpu": 1, "mem": "512m"}``.
+    priority: 0 to 100, higher first. time_limit_s: of running. grace_s: from SIGTERM to SIGKILL.
     """
 
     type: SessionType
     name: str | None = None
     image: str | None = None
     command: tuple[str, ...] = ()
-    env: dict[str, str] = {}
-    slots: dict[str, str | int | float] = {}
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
+    slots: Mapping[str, str | int | float] = msgspec.field(default_factory=dict)
     priority: int = 10
     time_limit_s: float | None = None
     grace_s: float = 10.0
@@ -96,7 +101,8 @@ async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Se
             if not violates(error, sessions):
                 raise
             if input.name is not None:
-                raise Failure("name-taken", f"You have an active session named {input.name!r}; stop it or choose another name.") from error
+                said = f"You have an active session named {input.name!r}; stop it or choose another name."
+                raise Failure("name-taken", said) from error
             enqueue = replace(enqueue, spec=replace(spec, name=make_name(1_000_000)))
     context.bus.wake()
     if hooked:
@@ -106,9 +112,9 @@ async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Se
 
 async def _insert(context: Context, caller: Caller, enqueue: Enqueue) -> Session:
     now, spec, kernel = context.clock(), enqueue.spec, context.new_id()
-    row = {"id": enqueue.id, "owner_id": caller.id, "name": spec.name, "type": spec.type.value, "spec": _encoder.encode(spec).decode(),
-           "priority": spec.priority, "state": SessionState.PENDING.value, "state_since": now, "stop": False, "reason": "", "hold": "",
-           "created_at": now}
+    row = {"id": enqueue.id, "owner_id": caller.id, "name": spec.name, "type": spec.type.value,
+           "spec": _encoder.encode(spec).decode(), "priority": spec.priority, "state": SessionState.PENDING.value,
+           "state_since": now, "stop": False, "reason": "", "hold": "", "created_at": now}
     container = {"id": kernel, "session_id": enqueue.id, "role": "main", "idx": 1, "slots": _encoder.encode(spec.slots).decode(),
                  "holds": False, "state": ""}
 
@@ -151,7 +157,8 @@ def check_command(input: CreateSession) -> None:
     """Refuse a command that no system could start."""
     if input.type is SessionType.INTERACTIVE and input.command:
         raise Failure("invalid-request", "command: an interactive session takes none; use type batch, or run it with exec later.")
-    if len(input.command) > MOST_ARGUMENTS or any("\0" in word for word in input.command) or (input.command and not input.command[0]):
+    words = input.command
+    if len(words) > MOST_ARGUMENTS or any("\0" in word for word in words) or (words and not words[0]):
         raise Failure("invalid-request", f"command: a program and at most {MOST_ARGUMENTS} arguments, none with a zero byte.")
 
 
@@ -187,7 +194,8 @@ async def check_possible(context: Context, wanted: Mapping[str, int]) -> None:
     if unknown := sorted(wanted.keys() - set(known)):
         raise Failure("bad-slots", f"No agent has {', '.join(unknown)}; there are: {', '.join(known) or 'none'}.")
     most = {name: max(slots.get(name, 0) for slots in capacities.values()) for name in wanted}
-    raise Failure("impossible", f"No agent has {format_slots(wanted)}; the most that any has is {format_slots(most)}. Ask for less.")
+    said = f"No agent has {format_slots(wanted)}; the most that any has of each is {format_slots(most)}. Ask for less."
+    raise Failure("impossible", said)
 
 
 def _fits(wanted: Mapping[str, int], capacities: Mapping[str, Mapping[str, int]]) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 from backendai.manager.access import Caller
 from backendai.manager.context import Context
 from backendai.manager.operations.agents import Agent, find_agents
-from backendai.manager.operations.registry import Input, Nothing, Page, Permission, declare
+from backendai.manager.operations.registry import Input, Nothing, Permission, declare
 from backendai.model.errors import Failure
 from backendai.model.image import check_image
 from backendai.wire.frames import Verb

@@ -25,7 +25,8 @@ async def made_before(context: Context, caller: Caller) -> str | None:
     once = caller.once
     if once is None:
         return None
-    query = select(idempotency.c.request, idempotency.c.subject).where(idempotency.c.user_id == caller.id, idempotency.c.key == once.key)
+    query = (select(idempotency.c.request, idempotency.c.subject)
+             .where(idempotency.c.user_id == caller.id, idempotency.c.key == once.key))
 
     async def job(connection: AsyncConnection) -> tuple[str, str] | None:
         row = (await connection.execute(query)).first()
@@ -46,7 +47,8 @@ def remember(tx: Tx, caller: Caller, subject: str, now: float) -> None:
                                "subject": subject, "at": now})
 
 
-async def create_once(context: Context, caller: Caller, make: Callable[[], Awaitable[T]], again: Callable[[str], Awaitable[T]]) -> T:
+async def create_once(context: Context, caller: Caller, make: Callable[[], Awaitable[T]],
+                      again: Callable[[str], Awaitable[T]]) -> T:
     """Return what *make* makes, or for a call that was sent before what *again* answers for the id of what that made."""
     if (subject := await made_before(context, caller)) is not None:
         return await again(subject)

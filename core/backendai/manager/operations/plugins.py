@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from backendai.manager.store.schema import agents
 
 
 class Plugin(msgspec.Struct, frozen=True):
-    """A plugin of one process. state: up, off, skip or broken. why: in a sentence when it is not up. where: ``manager``, or an agent."""
+    """A plugin of one process. state: up, off, skip or broken. why: when it is not up. where: ``manager``, or an agent's name."""
 
     id: str
     dist: str
@@ -49,15 +50,21 @@ async def list_(context: Context, caller: Caller, input: Nothing) -> Page[Plugin
 
     items = [Plugin(r.id, r.dist, r.version, r.state.value, r.why, "manager") for r in context.host.rows]
     for row in await context.store.read(job):
-        for p in msgspec.json.decode(row.info, type=AgentInfo).plugins:
-            items.append(Plugin(p.get("id", ""), p.get("dist", ""), p.get("version", ""), p.get("state", ""), p.get("why", ""), row.name))
+        items += [_of_agent(row.name, plugin)
+                  for plugin in msgspec.json.decode(row.info, type=AgentInfo).plugins]
     return Page(tuple(items))
+
+
+def _of_agent(agent: str, told: Mapping[str, str]) -> Plugin:
+    known = {name: told.get(name, "") for name in ("id", "dist", "version", "state", "why")}
+    return Plugin(**known, where=agent)
 
 
 async def whoami(context: Context, caller: Caller, input: Nothing) -> Who:
     """Show who you are to this cluster."""
     user = caller.user
-    return Who(user.id, user.name, user.role, user.email, caller.uid, caller.gid, caller.token, context.cluster, backendai.__version__)
+    return Who(user.id, user.name, user.role, user.email, caller.uid, caller.gid, caller.token, context.cluster,
+               backendai.__version__)
 
 
 OPERATIONS = (

@@ -43,7 +43,7 @@ class Permission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Http:
-    """Where an operation is found. path: its ``{names}`` are fields of the input, and so are those in *query*; the rest is the body."""
+    """Where an operation is found. path: its ``{names}`` are fields of the input, as are those in *query*; the rest is the body."""
 
     method: str
     path: str
@@ -60,8 +60,8 @@ class Http:
 class Operation:
     """One thing that can be asked.
 
-    name: ``sessions.create``. run: (context, caller, input) -> output. mutates: it is audited. creates: it honours an idempotency key.
-    secret: its answer must not be kept by anything on the way. doc: for people, the function's own.
+    name: ``sessions.create``. run: (context, caller, input) -> output. mutates: it is audited. creates: it honours an
+    idempotency key. secret: its answer must not be kept by anything on the way. doc: for people, the function's own.
     """
 
     name: str
@@ -108,7 +108,8 @@ def declare(name: str, run: Callable[[Context, Caller, Any], Awaitable[Any]], me
     """Declare an operation; its input and output are what *run*'s annotations say."""
     hints = get_type_hints(run)
     output = hints.pop("return")
-    return Operation(name, run, Http(method, path, status, query), list(hints.values())[2], output, permission, mutates, creates, secret)
+    http = Http(method, path, status, query)
+    return Operation(name, run, http, hints["input"], output, permission, mutates, creates, secret)
 
 
 def declare_stream(name: str, method: str, path: str, doc: str, *, query: tuple[str, ...] = (), status: int = 200,
@@ -168,7 +169,8 @@ async def invoke(context: Context, caller: Caller, operation: Operation, input: 
     finally:
         context.metrics.operation(operation.name, outcome, time.perf_counter() - started)
         if operation.mutates:
-            audit_log.info("operation", extra={"fields": {"operation": operation.name, "user": caller.user.name, "outcome": outcome}})
+            fields = {"operation": operation.name, "user": caller.user.name, "outcome": outcome}
+            audit_log.info("operation", extra={"fields": fields})
 
 
 def read_input(operation: Operation, arguments: Mapping[str, Any]) -> Input:

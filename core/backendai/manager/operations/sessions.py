@@ -121,18 +121,18 @@ async def get(context: Context, caller: Caller, input: GetSession) -> Session:
 
 async def _wait(context: Context, caller: Caller, row: Row[Any], states: frozenset[SessionState], timeout_s: float) -> Row[Any]:
     """Return the session's row once it is in one of *states*, or as it is after *timeout_s*."""
-    id = row.id
+    session_id = row.id
 
     async def look() -> Row[Any] | None:
         nonlocal row
-        row = await find_session(context, caller, id)
+        row = await find_session(context, caller, session_id)
         return row if row.state in states else None
 
     if row.state in states:
         return row
     try:
         async with asyncio.timeout(timeout_s):
-            return await context.bus.until(id, look)
+            return await context.bus.until(session_id, look)
     except TimeoutError:
         return row
 
@@ -177,9 +177,10 @@ async def remove(context: Context, caller: Caller, input: DeleteSession) -> None
         await stop(context, caller, StopSession(id=row.id))
         row = await _wait(context, caller, row, FINAL, STOP_FIRST_S)
         if row.state not in FINAL:
-            raise Failure("deadline", f"{row.name} has not ended within {STOP_FIRST_S:g} s and will still be stopped; remove it later.")
+            said = f"{row.name} has not ended within {STOP_FIRST_S:g} s and will still be stopped; remove it later."
+            raise Failure("deadline", said)
 
-    async def job(tx: Tx) -> Sequence[Row[Any]]:
+    async def job(tx: Tx) -> Sequence[Any]:
         mine = (await tx.connection.execute(select(kernels.c.id, kernels.c.agent_id).where(kernels.c.session_id == row.id))).all()
         if (await tx.connection.execute(delete(sessions).where(sessions.c.id == row.id))).rowcount:
             tx.event("session.deleted", row.id, row.owner_id, {"by": caller.user.name, "name": row.name})

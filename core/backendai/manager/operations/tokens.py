@@ -63,7 +63,8 @@ async def list_(context: Context, caller: Caller, input: Nothing) -> Page[TokenR
     async def job(connection: AsyncConnection) -> Sequence[Row[Any]]:
         return (await connection.execute(query)).all()
 
-    return Page(tuple(TokenRow(r.id, r.name, r.user, r.user_id is None, r.created_at, r.expires_at) for r in await context.store.read(job)))
+    rows = await context.store.read(job)
+    return Page(tuple(TokenRow(r.id, r.name, r.user, r.user_id is None, r.created_at, r.expires_at) for r in rows))
 
 
 async def create(context: Context, caller: Caller, input: CreateToken) -> NewToken:
@@ -77,16 +78,16 @@ async def create(context: Context, caller: Caller, input: CreateToken) -> NewTok
     expires_at = None if input.expires_in_s is None else now + input.expires_in_s
 
     async def make() -> NewToken:
-        id = context.new_id()
+        token_id = context.new_id()
 
         async def job(tx: Tx) -> None:
-            tx.later(tokens, {"id": id, "user_id": user_id, "name": input.name, "hash": hash_token(secret), "created_at": now,
-                              "expires_at": expires_at})
-            remember(tx, caller, id, now)
-            tx.event("token.created", id, user_id, {"by": caller.user.name, "name": input.name, "agent": input.agent})
+            tx.later(tokens, {"id": token_id, "user_id": user_id, "name": input.name, "hash": hash_token(secret),
+                              "created_at": now, "expires_at": expires_at})
+            remember(tx, caller, token_id, now)
+            tx.event("token.created", token_id, user_id, {"by": caller.user.name, "name": input.name, "agent": input.agent})
 
         await context.store.write(job)
-        return NewToken(id, input.name, user, input.agent, now, expires_at, secret)
+        return NewToken(token_id, input.name, user, input.agent, now, expires_at, secret)
 
     async def again(id: str) -> NewToken:
         await context.store.write(lambda tx: _rotate(context, caller, tx, id, secret))
@@ -109,10 +110,10 @@ async def _whose(context: Context, caller: Caller, input: CreateToken) -> tuple[
     async def job(connection: AsyncConnection) -> str | None:
         return (await connection.execute(select(users.c.id).where(users.c.name == input.user, users.c.active))).scalar()
 
-    id = await context.store.read(job) if caller.admin else None
-    if id is None:
+    found = await context.store.read(job) if caller.admin else None
+    if found is None:
         raise Failure("not-found", f"There is no active user {input.user!r}; see `bai user ls`.")
-    return id, input.user
+    return found, input.user
 
 
 async def _rotate(context: Context, caller: Caller, tx: Tx, id: str, secret: str) -> None:

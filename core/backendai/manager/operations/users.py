@@ -79,18 +79,18 @@ async def list_(context: Context, caller: Caller, input: Nothing) -> Page[UserRo
 async def create(context: Context, caller: Caller, input: CreateUser) -> UserRow:
     """Make an account. It signs in with a token; see tokens.create."""
     if _NAME.fullmatch(input.name) is None:
-        raise Failure("bad-name", f"{input.name!r} cannot be a user's name; use a lower-case letter, then letters, digits, '.', '_', '-'.")
+        raise Failure("bad-name", f"{input.name!r} cannot be a user's name; use a lower-case letter, then letters, digits, '.-_'.")
     _check(input.email, (input.uid, input.gid))
-    id = context.new_id()
+    user_id = context.new_id()
 
     async def make() -> UserRow:
-        row = {"id": id, "name": input.name, "email": input.email, "role": input.role.value, "active": True, "uid": input.uid,
+        row = {"id": user_id, "name": input.name, "email": input.email, "role": input.role.value, "active": True, "uid": input.uid,
                "gid": input.gid, "created_at": context.clock()}
 
         async def job(tx: Tx) -> None:
             await tx.connection.execute(insert(users), [row])
-            remember(tx, caller, id, context.clock())
-            tx.event("user.created", id, id, {"by": caller.user.name, "name": input.name, "role": input.role.value})
+            remember(tx, caller, user_id, context.clock())
+            tx.event("user.created", user_id, user_id, {"by": caller.user.name, "name": input.name, "role": input.role.value})
 
         try:
             await context.store.write(job)
@@ -114,7 +114,8 @@ async def get(context: Context, caller: Caller, input: OneUser) -> UserRow:
 async def change(context: Context, caller: Caller, input: ChangeUser) -> UserRow:
     """Change an account."""
     row = await find_user(context, caller, users.c.name == input.name, Verb.CHANGE)
-    given = {"email": input.email, "role": input.role and input.role.value, "active": input.active, "uid": input.uid, "gid": input.gid}
+    given = {"email": input.email, "role": input.role and input.role.value, "active": input.active, "uid": input.uid,
+             "gid": input.gid}
     values = {name: value for name, value in given.items() if value is not None}
     if values.keys() - {"email"}:
         require(caller, Verb.CHANGE, Thing("account's role, state or ids"))

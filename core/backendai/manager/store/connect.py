@@ -35,7 +35,8 @@ class Address:
         try:
             url = make_url(text)
         except ArgumentError:
-            raise Failure("invalid-request", "The database address is not a URL; write postgresql://USER@HOST/NAME or a path.") from None
+            said = "The database address is not a URL; write postgresql://USER@HOST/NAME or a path."
+            raise Failure("invalid-request", said) from None
         kind = url.drivername.partition("+")[0]
         if kind in ("postgresql", "postgres"):
             return cls(url.set(drivername="postgresql+asyncpg"), None)

@@ -76,7 +76,8 @@ class Store:
             async with asyncio.timeout(15.0), self._writer.connect():
                 pass
         except (OSError, DBAPIError, TimeoutError) as error:
-            raise Failure("unavailable", "The database does not answer; check --db and that it runs.", detail=repr(error)) from error
+            said = "The database does not answer; check --db and that it runs."
+            raise Failure("unavailable", said, detail=repr(error)) from error
 
     async def start(self) -> None:
         """Begin to take jobs; the schema is up to date and this process is the only one here."""
@@ -189,8 +190,8 @@ class Store:
 
     def _number(self, lines: Sequence[tuple[str, str, str | None, Mapping[str, Any]]]) -> list[Event]:
         now = self._clock()
-        return [Event(n, now, type, subject, owner_id, data)
-                for n, (type, subject, owner_id, data) in enumerate(lines, self.last_event + 1)]
+        return [Event(n, now, kind, subject, owner_id, data)
+                for n, (kind, subject, owner_id, data) in enumerate(lines, self.last_event + 1)]
 
 
 def _by_table(transactions: Sequence[Tx]) -> dict[Table, list[Mapping[str, Any]]]:

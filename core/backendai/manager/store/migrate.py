@@ -1,4 +1,7 @@
-"""Bring a database's schema up to date. Alembic is imported only when there is something to do: it is large, and idle memory counts."""
+"""Bring a database's schema up to date.
+
+Alembic is imported only when there is something to do: it is large, and idle memory counts.
+"""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ class SessionLoader:
         try:
             while self._wanted:
                 batch = dict(list(self._wanted.items())[:MOST])
-                for id in batch:
-                    del self._wanted[id]
+                for wanted in batch:
+                    del self._wanted[wanted]
                 await self._fetch(batch)
         finally:
             self._task = None
@@ -70,8 +70,8 @@ class SessionLoader:
                 future.set_exception(error)
                 future.exception()  # its waiters may be gone
         else:
-            for id, future in batch.items():
-                future.set_result(rows.get(id))
+            for wanted, future in batch.items():
+                future.set_result(rows.get(wanted))
 
 
 async def find_session(context: Context, caller: Caller, id_or_name: str, verb: Verb = Verb.READ) -> Row[Any]:
@@ -106,11 +106,12 @@ def to_session(row: Row[Any], progress: str = "") -> Session:
     """Return a row of ``SESSIONS`` as everyone sees it. progress: what it does right now, from ``Live``."""
     spec = read_spec(row)
     return Session(
-        id=row.id, name=row.name, owner=row.owner, type=SessionType(row.type), image=row.image or spec.image, command=spec.command,
-        state=SessionState(row.state), result=Result(row.result) if row.result else None, exit_code=row.exit_code, reason=row.reason,
-        hold=row.hold, agent=row.agent, priority=row.priority, slots=plain_slots(spec.slots), env=spec.env, network=spec.network,
-        mounts=spec.mounts, tags=spec.tags, time_limit_s=spec.time_limit_s, progress=progress, created_at=row.created_at,
-        started_at=row.started_at, ended_at=row.ended_at)
+        id=row.id, name=row.name, owner=row.owner, type=SessionType(row.type), image=row.image or spec.image,
+        command=spec.command, state=SessionState(row.state), result=Result(row.result) if row.result else None,
+        exit_code=row.exit_code, reason=row.reason, hold=row.hold, agent=row.agent, priority=row.priority,
+        slots=plain_slots(spec.slots), env=spec.env, network=spec.network, mounts=spec.mounts, tags=spec.tags,
+        time_limit_s=spec.time_limit_s, progress=progress, created_at=row.created_at, started_at=row.started_at,
+        ended_at=row.ended_at)
 
 
 def show(context: Context, row: Row[Any]) -> Session:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-
 from alembic import op
 
 revision = "0001"
@@ -107,7 +106,8 @@ def _sessions() -> None:
     )
     op.create_index("ix_sessions_active", "sessions", ["state", "id"], unique=False, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE)
     op.create_index("ix_sessions_owner_id_id", "sessions", ["owner_id", "id"], unique=False)
-    op.create_index("uq_sessions_active_name", "sessions", ["owner_id", "name"], unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE)
+    op.create_index("uq_sessions_active_name", "sessions", ["owner_id", "name"], unique=True,
+                    sqlite_where=_ACTIVE, postgresql_where=_ACTIVE)
     op.create_table("kernels",
         sa.Column("id", sa.String(length=26), nullable=False),
         sa.Column("session_id", sa.String(length=26), nullable=False),
@@ -122,7 +122,8 @@ def _sessions() -> None:
         sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name="fk_kernels_session_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name="pk_kernels")
     )
-    op.create_index("ix_kernels_holding", "kernels", ["agent_id"], unique=False, sqlite_where=sa.text("holds = 1"), postgresql_where=sa.text("holds"))
+    op.create_index("ix_kernels_holding", "kernels", ["agent_id"], unique=False,
+                    sqlite_where=sa.text("holds = 1"), postgresql_where=sa.text("holds"))
     op.create_index("ix_kernels_session_id", "kernels", ["session_id"], unique=False)
 
 
