@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -21,14 +22,22 @@ def unexpected(context: Context, error: BaseException, about: Mapping[str, str])
     """Log *error* with its traceback and tell the monitors."""
     log.error("%s: %s", type(error).__name__, error, exc_info=error, extra={"fields": about})
     context.metrics.errors.inc()
-    _tell(context, ErrorReport(scrub(f"{type(error).__name__}: {error}"), error, context=about))
+    _tell(context, ErrorReport(scrub(f"{type(error).__name__}: {error}"), _clean(error), context=about))
 
 
 def plugin_fault(context: Context, fault: PluginFault) -> None:
     """Count a plugin's failure and tell the monitors; a failing monitor is not told of itself."""
     context.metrics.fault(fault)
     if not fault.plugin.startswith(f"{ERRORS.id}."):
-        _tell(context, ErrorReport(scrub(str(fault)), fault.__cause__, fault.plugin, {"hook": fault.hook}))
+        _tell(context, ErrorReport(scrub(str(fault)), _clean(fault.__cause__), fault.plugin, {"hook": fault.hook}))
+
+
+def _clean(error: BaseException | None) -> BaseException | None:
+    """Return *error* unless it or what it came from quotes a secret; the report's message is scrubbed in any case."""
+    if error is None:
+        return None
+    told = "".join(traceback.format_exception(error))
+    return error if scrub(told) == told else None
 
 
 def _tell(context: Context, report: ErrorReport) -> None:

@@ -77,6 +77,11 @@ class Served:
     url: str
     token: str
     http: aiohttp.ClientSession
+    app: web.Application
+
+    def routes(self) -> list[Any]:
+        """Return every route of the application."""
+        return list(self.app.router.routes())
 
     async def call(self, method: str, path: str, body: Any = None, *, token: str | None = None, status: int | None = None,
                    **headers: str) -> Any:
@@ -176,7 +181,8 @@ async def serving(config: ManagerConfig) -> AsyncIterator[Served]:
         store = await open_store(config.store_url, bus.publish)
         stack.push_async_callback(store.close)
         host = PluginHost(SPECS, config.plugins, lambda fault: faults.plugin_fault(context, fault))
-        context = Context(config, store, host, bus, nodes, Metrics(), TokenCache(), SessionLoader(store), Capacities())  # type: ignore[arg-type]  # played
+        live: Any = nodes
+        context = Context(config, store, host, bus, live, Metrics(), TokenCache(), SessionLoader(store), Capacities())
         context.heartbeat = context.clock()
         await host.start()
         stack.push_async_callback(host.stop)
@@ -193,7 +199,7 @@ async def serving(config: ManagerConfig) -> AsyncIterator[Served]:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         stack.callback(bus.end)
         port = runner.addresses[0][1]
-        yield Served(context, nodes, f"http://127.0.0.1:{port}", token or "", http)
+        yield Served(context, nodes, f"http://127.0.0.1:{port}", token or "", http, app)
 
 
 @pytest.fixture

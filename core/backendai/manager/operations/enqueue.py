@@ -211,7 +211,7 @@ class Capacities:
 
     async def get(self, context: Context, *, fresh: bool = False) -> Mapping[str, Mapping[str, int]]:
         """Return capacity by slot by agent. fresh: as it is now."""
-        if fresh or context.clock() >= self._until:
+        if fresh or not self._known or context.clock() >= self._until:
             self._known = await context.store.read(_read_capacities)
             self._until = context.clock() + 1.0
         return self._known

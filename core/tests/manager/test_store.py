@@ -1,0 +1,249 @@
+"""The store: groups, failures, locks, migrations and crashes, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backendai.manager.bus import BACKLOG, Bus, Event
+from backendai.manager.store import migrate
+from backendai.manager.store.connect import Address, open_engine
+from backendai.manager.store.engine import Store, Tx, open_store
+from backendai.manager.store.schema import events, metadata, users
+from backendai.model.errors import Failure
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+def user(name: str) -> dict[str, Any]:
+    return {"id": name, "name": name, "role": "user", "active": True, "uid": 1, "gid": 1, "created_at": 0.0}
+
+
+async def names(store: Store) -> list[str]:
+    async def job(connection: AsyncConnection) -> list[str]:
+        return list((await connection.execute(select(users.c.name).order_by(users.c.name))).scalars())
+
+    return await store.read(job)
+
+
+async def test_jobs_that_wait_share_a_commit_and_a_failing_one_harms_nobody(db_url: str) -> None:
+    heard: list[Event] = []
+    store = await open_store(db_url, heard.extend)
+    runs = 0
+
+    async def job(tx: Tx, name: str) -> str:
+        nonlocal runs
+        runs += 1
+        if name == "c":
+            raise Failure("conflict", "not this one")
+        tx.later(users, user(name))
+        tx.event("user.created", name, None, {"n": name})
+        return name
+
+    try:
+        answers = await asyncio.gather(*(store.write(lambda tx, n=n: job(tx, n)) for n in "abcda"), return_exceptions=True)  # type: ignore[misc]  # n is bound at once
+        assert answers[:2] == ["a", "b"] and answers[3] == "d"
+        assert isinstance(answers[2], Failure) and isinstance(answers[4], IntegrityError)
+        assert await names(store) == ["a", "b", "d"]
+        assert [event.data["n"] for event in heard] == ["a", "b", "d"] and [event.id for event in heard] == [1, 2, 3]
+        runs = 0
+        await asyncio.gather(*(store.write(lambda tx, n=n: job(tx, n)) for n in "efghij"))  # type: ignore[misc]  # n is bound at once
+        assert runs == 6, "a group that goes well runs each job once"
+    finally:
+        await store.close()
+
+
+async def test_what_runs_after_the_commit_runs_only_then(db_url: str) -> None:
+    store, rung = await open_store(db_url, lambda _: None), []
+
+    async def fails(tx: Tx) -> None:
+        tx.after(lambda: rung.append("failed"))
+        raise RuntimeError
+
+    async def works(tx: Tx) -> None:
+        tx.after(lambda: rung.append("worked"))
+
+    try:
+        await asyncio.gather(store.write(fails), store.write(works), return_exceptions=True)
+        assert rung == ["worked"]
+    finally:
+        await store.close()
+
+
+async def test_a_caller_that_goes_away_harms_nobody(db_url: str) -> None:
+    store = await open_store(db_url, lambda _: None)
+
+    async def add(tx: Tx, name: str) -> None:
+        await asyncio.sleep(0)
+        await tx.connection.execute(insert(users), [user(name)])
+
+    try:
+        gone = asyncio.create_task(store.write(lambda tx: add(tx, "gone")))
+        stays = asyncio.create_task(store.write(lambda tx: add(tx, "stays")))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await stays
+        assert "stays" in await names(store)
+    finally:
+        await store.close()
+    with pytest.raises(Failure, match="stopping"):
+        await store.write(lambda tx: add(tx, "late"))
+
+
+async def test_one_database_has_one_manager(db_url: str) -> None:
+    store = await open_store(db_url, lambda _: None)
+    try:
+        with pytest.raises(Failure, match="Another manager serves this database"):
+            await open_store(db_url, lambda _: None)
+    finally:
+        await store.close()
+    await (await open_store(db_url, lambda _: None)).close()
+
+
+async def test_event_numbers_never_come_again(db_url: str) -> None:
+    now = 1000.0
+    store = await open_store(db_url, lambda _: None, lambda: now)
+
+    async def note(tx: Tx) -> None:
+        tx.event("x", "s", None, {})
+
+    for _ in range(5):
+        await store.write(note)
+    await store.prune(events_kept=3, events_kept_s=100.0)
+    assert await _ids(store) == [3, 4, 5]
+    now = 5000.0
+    await store.prune(events_kept=3, events_kept_s=100.0)
+    assert await _ids(store) == [5]
+    await store.close()
+    store = await open_store(db_url, lambda _: None, lambda: now)
+    await store.write(note)
+    assert await _ids(store) == [5, 6]
+    await store.close()
+
+
+async def _ids(store: Store) -> list[int]:
+    async def job(connection: AsyncConnection) -> list[int]:
+        return list((await connection.execute(select(events.c.id).order_by(events.c.id))).scalars())
+
+    return await store.read(job)
+
+
+async def test_the_migrations_make_exactly_the_tables(db_url: str) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    address = Address.parse(db_url)
+    assert await migrate.upgrade(address) and not await migrate.upgrade(address)
+    engine = open_engine(address, writing=False)
+    async with engine.connect() as connection:
+        difference = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync, opts={"compare_type": True}), metadata))
+    await engine.dispose()
+    assert difference == []
+    assert ScriptDirectory.from_config(migrate.alembic_config()).get_current_head() == migrate.HEAD
+
+
+async def test_a_newer_schema_is_refused_with_what_to_do(db_url: str) -> None:
+    await (await open_store(db_url, lambda _: None)).close()
+    engine = open_engine(Address.parse(db_url), writing=True, exclusive=False)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await engine.dispose()
+    with pytest.raises(Failure, match="upgrade backendai"):
+        await open_store(db_url, lambda _: None)
+
+
+async def test_a_database_that_does_not_answer_is_said_so() -> None:
+    with pytest.raises(Failure) as caught:
+        await open_store("postgresql://nobody@127.0.0.1:1/none", lambda _: None)
+    assert caught.value.code == "unavailable" and "--db" in caught.value.message
+
+
+@pytest.mark.parametrize("given", ["mysql://x/y", "sqlite://", "://"])
+def test_other_databases_are_refused(given: str) -> None:
+    with pytest.raises(Failure):
+        Address.parse(given)
+
+
+def test_addresses_are_read_as_people_write_them(tmp_path: Path) -> None:
+    assert Address.parse(str(tmp_path / "x.db")).path == tmp_path / "x.db"
+    assert Address.parse(f"sqlite:///{tmp_path}/x.db").path == tmp_path / "x.db"
+    for text_ in ("postgres://u@h/d", "postgresql://u@h/d"):
+        assert Address.parse(text_).url.drivername == "postgresql+asyncpg"
+
+
+_WRITER = """
+import asyncio, sys
+from sqlalchemy import insert
+from backendai.manager.store.engine import open_store
+from backendai.manager.store.schema import users
+async def main():
+    store = await open_store(sys.argv[1], lambda _: None)
+    async def add(name):
+        async def job(tx):
+            tx.later(users, dict(id=name, name=name, role="user", active=True, uid=1, gid=1, created_at=0.0))
+        await store.write(job)
+        sys.stdout.write(name + "\\n")
+        sys.stdout.flush()
+    for n in range(10**6):
+        await asyncio.gather(*(add(f"{n}.{i}") for i in range(10)))
+asyncio.run(main())
+"""
+
+
+async def test_what_was_answered_survives_a_kill(db_url: str) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _WRITER, db_url, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    answered = [(await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip() for _ in range(200)]
+    os.kill(process.pid, signal.SIGKILL)
+    answered += (await process.stdout.read()).decode().split("\n")[:-1]
+    await process.wait()
+    store = await _reopen(db_url)
+    async with asyncio.timeout(30):
+        assert set(answered) <= set(await names(store))
+
+    async def intact(connection: AsyncConnection) -> int:
+        return (await connection.execute(select(func.count()).select_from(users))).scalar_one()
+
+    assert await store.read(intact) >= 200
+    await store.close()
+
+
+async def _reopen(db_url: str) -> Store:
+    """Open as soon as the server has noticed that the killed process is gone."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await open_store(db_url, lambda _: None)
+            except Failure as failure:
+                assert failure.code == "conflict"
+                await asyncio.sleep(0.1)
+
+
+async def test_a_slow_reader_of_events_is_cut_off() -> None:
+    bus = Bus()
+    with bus.subscribe() as slow:
+        bus.publish([Event(n, 0.0, "x", "s", None, {}) for n in range(BACKLOG + 10)])
+        for _ in range(BACKLOG):
+            assert await slow.next() is not None
+        assert await slow.next() is None and slow.cut
+
+
+async def test_the_end_of_the_bus_ends_every_wait() -> None:
+    bus = Bus()
+
+    async def never() -> None:
+        return None
+
+    waiting = asyncio.create_task(bus.until("s", never))
+    await asyncio.sleep(0)
+    bus.end()
+    with pytest.raises(Failure, match="stopping"):
+        await waiting
