@@ -39,7 +39,8 @@ def find(spec: Spec[Any], disabled: Collection[str] = ()) -> list[Candidate]:
     def failed(_: Any, entry_point: Any, error: BaseException) -> None:
         errors[entry_point.name] = f"{type(error).__name__}: {error}"
 
-    loaded = NamedExtensionManager[Any](spec.group, wanted, on_load_failure_callback=failed, warn_on_missing_entrypoint=False)
+    loaded = NamedExtensionManager[Any](spec.group, wanted, on_load_failure_callback=failed,
+                                         on_missing_entrypoints_callback=None)
     factories = {extension.name: extension.plugin for extension in loaded}
     return [
         Candidate(spec, name, dist.name, dist.version, factories.get(name), errors.get(name, ""), off=name not in wanted)

@@ -224,6 +224,6 @@ async def _read_capacities(connection: AsyncConnection) -> dict[str, dict[str, i
     return found
 
 
-def make_name(numbers: int = 1000) -> str:
-    """Make up a name that people can say: ``quiet-otter-42``."""
+def make_name(numbers: int = 10_000) -> str:
+    """Make up a name that people can say: ``quiet-otter-4821``."""
     return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.randbelow(numbers)}"

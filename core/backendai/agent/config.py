@@ -1,0 +1,55 @@
+"""How one agent is set up, and where it keeps things."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backendai.plugin.host import Settings
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything that an operator may choose.
+
+    data: folder of the agent's own files. manager_url: such as ``https://cluster.example:8080``. token: made by the manager for agents.
+    name: unique in the cluster. runtime: ``auto`` (docker when its engine answers, else sandbox) or a plugin's name.
+    mount_roots: folders below which sessions may mount; none means no mounts. allow_caps: Linux capabilities that accelerator plugins
+    may ask for. log_limit: bytes of output kept of one kernel. fsync: make every journal entry survive a power cut, at a price.
+    resync_s, stats_s: seconds between full looks at the runtime, and between measurements.
+    """
+
+    data: Path
+    manager_url: str
+    token: str = field(repr=False)
+    name: str = field(default_factory=platform.node)
+    runtime: str = "auto"
+    plugins: Settings = field(default_factory=Settings)
+    mount_roots: tuple[str, ...] = ()
+    allow_caps: frozenset[str] = frozenset()
+    log_limit: int = 256 * MIB
+    fsync: bool = False
+    resync_s: float = 10.0
+    stats_s: float = 5.0
+
+    @property
+    def kernels(self) -> Path:
+        return self.data / "kernels"
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    @property
+    def scratch(self) -> Path:
+        return self.data / "scratch"
+
+    def make_folders(self) -> None:
+        """Make the folders; only the way to the scratch may be walked by others, because containers mount from there."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        for folder, mode in ((self.data, 0o711), (self.kernels, 0o700), (self.logs, 0o700), (self.scratch, 0o711)):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(mode)

@@ -1,0 +1,121 @@
+"""From a manager's order to a runtime's container: pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backendai.agent import init
+from backendai.agent.scratch import LAYER, WORK
+from backendai.model.errors import Failure
+from backendai.model.session import Mount as Wanted
+from backendai.model.slots import SCALE
+from backendai.spec.runtime_v10 import ContainerSpec, Edits, Limits, Mount
+from backendai.wire.link import KernelOrder
+
+HOME = "/home/work"
+LABEL = "ai.backendai."
+AGENT, KERNEL, SESSION, CLUSTER, GENERATION = (LABEL + word for word in ("agent", "kernel", "session", "cluster", "generation"))
+IDLE = ("sleep", "infinity")  # where there is no static init
+CORE_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS", "NPROC", "JULIA_CPU_THREADS",
+               "RAYON_NUM_THREADS", "GOMAXPROCS", "PYTHON_CPU_COUNT")
+_HOSTNAME = re.compile(r"([a-z]+)(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a container's shape depends on besides its order. init: the static init on this node, None where it could not be built."""
+
+    agent: str
+    cluster: str
+    generation: int
+    scratch: Path
+    init: Path | None
+    mount_roots: tuple[str, ...] = ()
+    allow_caps: frozenset[str] = frozenset()
+
+
+def container_spec(order: KernelOrder, image: str, edits: Edits, around: Surroundings,
+                   resolve: Callable[[str], str]) -> ContainerSpec:
+    """Say what to create for *order*; raise ``Failure`` when this node may not. resolve: the real path of an existing path."""
+    if refused := sorted(set(edits.caps) - around.allow_caps):
+        raise Failure("rejected", f"A device needs {', '.join(refused)}, which this agent does not allow; ask your administrator.")
+    folder = around.scratch / order.kernel
+    mounts = [Mount(str(folder / WORK), HOME, readonly=False)]
+    if around.init is not None:
+        mounts.append(Mount(str(around.init), init.TARGET))
+    mounts += [check_mount(mount, around.mount_roots, resolve) for mount in order.mounts]
+    return ContainerSpec(
+        name=container_name(order.kernel), image=image, argv=argv(order, around.init is not None), env=environment(order, edits.env),
+        user=order.user, workdir=order.workdir or HOME, hostname=order.hostname, labels=labels(order, around),
+        mounts=(*mounts, *edits.mounts), limits=Limits(cpu=order.slots.get("cpu"), memory=order.slots.get("mem")), edits=edits,
+        network=order.network.value, scratch=str(folder / LAYER))
+
+
+def container_name(kernel: str) -> str:
+    """Return the name by which the kernel's container is unique on its engine."""
+    return f"bai-{kernel}"
+
+
+def labels(order: KernelOrder, around: Surroundings) -> dict[str, str]:
+    """Return what the container remembers for us."""
+    return {AGENT: around.agent, KERNEL: order.kernel, SESSION: order.session, CLUSTER: around.cluster, GENERATION: str(around.generation)}
+
+
+def argv(order: KernelOrder, has_init: bool) -> tuple[str, ...]:
+    """Return the first process: the init around the command where there is one; empty for what the image runs by itself."""
+    if order.idle:
+        return (init.TARGET,) if has_init else IDLE
+    if not order.command:
+        return ()
+    return (init.TARGET, "--", *order.command) if has_init else order.command
+
+
+def environment(order: KernelOrder, of_devices: Mapping[str, str]) -> dict[str, str]:
+    """Return the container's environment. What the user set wins over ours, and what devices need wins over the user."""
+    found = _HOSTNAME.fullmatch(order.hostname)
+    role, index = found.groups() if found else (order.hostname, "1")
+    cores = str(max(1, -(-order.slots.get("cpu", SCALE) // SCALE)))
+    ours = {
+        "HOME": HOME,
+        "BACKENDAI_SESSION_ID": order.session, "BACKENDAI_SESSION_NAME": order.name, "BACKENDAI_KERNEL_ID": order.kernel,
+        "BACKENDAI_CLUSTER_SIZE": "1", "BACKENDAI_CLUSTER_HOST": order.hostname, "BACKENDAI_CLUSTER_HOSTS": order.hostname,
+        "BACKENDAI_CLUSTER_ROLE": role, "BACKENDAI_CLUSTER_IDX": index, "BACKENDAI_CLUSTER_LOCAL_RANK": "0",
+        "BACKENDAI_CLUSTER_REPLICAS": f"{role}:1",
+    }
+    return {**ours, **dict.fromkeys(CORE_COUNTS, cores), **order.env, **of_devices}
+
+
+def check_mount(mount: Wanted, roots: Sequence[str], resolve: Callable[[str], str]) -> Mount:
+    """Return the mount of the real path behind *mount*; raise ``Failure('bad-mount')`` unless it is below one of *roots*."""
+    try:
+        source = Path(resolve(mount.source))
+    except OSError:
+        raise Failure("bad-mount", f"{mount.source} is not there on this agent; make it, or mount something else.") from None
+    if not any(source.is_relative_to(_resolved(root, resolve)) for root in roots):
+        allowed = ", ".join(roots) or "nothing"
+        raise Failure("bad-mount", f"{mount.source} may not be mounted; this agent allows what is below: {allowed}.")
+    return Mount(str(source), mount.target, mount.readonly)
+
+
+def _resolved(root: str, resolve: Callable[[str], str]) -> str:
+    try:
+        return resolve(root)
+    except OSError:  # a root that is not there allows nothing
+        return "/nonexistent/" + root
+
+
+def merge(several: Iterable[Edits]) -> Edits:
+    """Put together what several devices need; raise ``Failure('plugin-fault')`` when two want one variable to differ."""
+    every = list(several)
+    env: dict[str, str] = {}
+    for edits in every:
+        for name, value in edits.env.items():
+            if env.setdefault(name, value) != value:
+                raise Failure("plugin-fault", f"Two accelerator plugins disagree about {name}; ask your administrator to look at them.")
+    return Edits(
+        devices=tuple(device for edits in every for device in edits.devices), env=env,
+        mounts=tuple(mount for edits in every for mount in edits.mounts), gids=tuple(gid for edits in every for gid in edits.gids),
+        caps=tuple(cap for edits in every for cap in edits.caps), cdi=tuple(name for edits in every for name in edits.cdi))

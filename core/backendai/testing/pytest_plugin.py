@@ -1,0 +1,1 @@
+"""What pytest loads where backendai is installed."""
