@@ -17,7 +17,7 @@ from backendai.wire.link import KernelOrder
 
 HOME = "/home/work"
 LABEL = "ai.backendai."
-AGENT, KERNEL, SESSION, CLUSTER, GENERATION = (LABEL + word for word in ("agent", "kernel", "session", "cluster", "generation"))
+AGENT, KERNEL, SESSION, CLUSTER = (LABEL + word for word in ("agent", "kernel", "session", "cluster"))
 IDLE = ("sleep", "infinity")  # where there is no static init
 CORE_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS", "NPROC", "JULIA_CPU_THREADS",
                "RAYON_NUM_THREADS", "GOMAXPROCS", "PYTHON_CPU_COUNT")
@@ -30,7 +30,6 @@ class Surroundings:
 
     agent: str
     cluster: str
-    generation: int
     scratch: Path
     init: Path | None
     mount_roots: tuple[str, ...] = ()
@@ -50,7 +49,7 @@ def container_spec(order: KernelOrder, image: str, edits: Edits, around: Surroun
     return ContainerSpec(
         name=container_name(order.kernel), image=image, argv=argv(order, around.init is not None), env=environment(order, edits.env),
         user=order.user, workdir=order.workdir or HOME, hostname=order.hostname, labels=labels(order, around),
-        mounts=(*mounts, *edits.mounts), limits=Limits(cpu=order.slots.get("cpu"), memory=order.slots.get("mem")), edits=edits,
+        mounts=tuple(mounts), limits=Limits(cpu=order.slots.get("cpu"), memory=order.slots.get("mem")), edits=edits,
         network=order.network.value, scratch=str(folder / LAYER))
 
 
@@ -61,7 +60,7 @@ def container_name(kernel: str) -> str:
 
 def labels(order: KernelOrder, around: Surroundings) -> dict[str, str]:
     """Return what the container remembers for us."""
-    return {AGENT: around.agent, KERNEL: order.kernel, SESSION: order.session, CLUSTER: around.cluster, GENERATION: str(around.generation)}
+    return {AGENT: around.agent, KERNEL: order.kernel, SESSION: order.session, CLUSTER: around.cluster}
 
 
 def argv(order: KernelOrder, has_init: bool) -> tuple[str, ...]:

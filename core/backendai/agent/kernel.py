@@ -20,13 +20,14 @@ class Kernel:
     """Mutable, and owned by one task.
 
     changed: something is worth another look. container: as last seen. drained: its output is complete. again: an order to begin with
-    once this life is over. failures: of the present step, in a row. begun: when its container was first tried, by the monotonic clock.
+    once this life is over. failures: of the present step, in a row. begun: when the present phase of its beginning was first tried,
+    by the monotonic clock. waiting: a long call for it that a new order may cut short. stale: something was seen that could not be
+    believed, because we were acting.
     """
 
-    def __init__(self, entry: Entry, output: Output, fresh: bool) -> None:
+    def __init__(self, entry: Entry, output: Output) -> None:
         self.entry = entry
         self.output = output
-        self.fresh = fresh  # ordered since this process began
         self.changed = asyncio.Event()
         self.container: Container | None = None
         self.drained = asyncio.Event()
@@ -34,7 +35,8 @@ class Kernel:
         self.again: KernelOrder | None = None
         self.failures = 0
         self.begun: float | None = None
-        self.stale = False  # something was seen that could not be believed, because we were acting
+        self.waiting: asyncio.Task[None] | None = None
+        self.stale = False
         self._acting = 0
         self._acted = float("-inf")
 
@@ -47,6 +49,12 @@ class Kernel:
         """Return when its time is up, None while it does not count."""
         limit, started = self.entry.order.time_limit_s, self.entry.started_at
         return None if limit is None or started is None else started + limit
+
+    def interrupt(self) -> None:
+        """Have the next step decided anew, now."""
+        self.changed.set()
+        if self.waiting is not None:
+            self.waiting.cancel()
 
     def facts(self) -> Facts:
         """Return what the next step depends on."""

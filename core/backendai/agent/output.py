@@ -13,7 +13,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,16 +69,16 @@ class Output:
         if self._fd is None:
             raise ValueError("the output is not open")
         if data and not self.full:
-            self._append(self._fd, stream, data, next)
-            if self.size >= self._limit:
-                self.full = True
-                text = f"\n[The limit of {self._limit} bytes of output was reached; the rest is not kept.]\n"
-                self._append(self._fd, 2, text.encode(), next)
+            self.full = self.size + len(data) >= self._limit
+            text = f"\n[The limit of {self._limit} bytes of output was reached; the rest is not kept.]\n" if self.full else ""
+            self._append(self._fd, [(stream, data[: max(0, self._limit - self.size)]), (2, text.encode())], next)
         self.next = next
         self._tell()
 
-    def finish(self) -> None:
-        """Say that nothing more will come; readers end."""
+    def finish(self, sync: bool = False) -> None:
+        """Say that nothing more will come; readers end. sync: make it survive a power cut first."""
+        if sync and self._fd is not None:
+            os.fsync(self._fd)
         self.close()
         self.done = True
         self._tell()
@@ -102,7 +102,8 @@ class Output:
                     if tail is not None:
                         position, cut = reader.tail(tail, self._end(reader))
                 if reader is not None:
-                    for stream, data, position in reader.batches(position, self._end(reader)):
+                    for stream, data, end in reader.batches(position, self._end(reader)):
+                        position = end
                         yield stream, data[cut:]
                         cut = 0
                         given += len(data)
@@ -119,10 +120,10 @@ class Output:
     def _end(self, reader: _Reader) -> int:
         return self.size if self._fd is not None else reader.end()
 
-    def _append(self, fd: int, stream: int, data: bytes, next: int) -> None:
+    def _append(self, fd: int, pieces: Sequence[tuple[int, bytes]], next: int) -> None:
         now = time.time()
-        last = (len(data) - 1) // MAX_FRAME * MAX_FRAME
-        piece = b"".join(_frame(stream, i < last, data[i : i + MAX_FRAME], now, next) for i in range(0, len(data), MAX_FRAME))
+        parts = [(stream, data[i : i + MAX_FRAME]) for stream, data in pieces for i in range(0, len(data), MAX_FRAME)]
+        piece = b"".join(_frame(stream, i + 1 < len(parts), data, now, next) for i, (stream, data) in enumerate(parts))
         if os.pwrite(fd, piece, self.size) != len(piece):
             raise OSError(errno.ENOSPC, "no space left", str(self._path))
         self.size += len(piece)
