@@ -216,7 +216,7 @@ class Life:
         entry, container = self._kernel.entry, self._kernel.container
         assert container is not None  # the step is for an ended container
         entry.container, entry.exit_code = container.id, container.exit_code
-        entry.started_at = entry.started_at or container.started_at
+        entry.started_at = container.started_at or entry.started_at  # the engine's clock for both ends
         entry.ended_at = container.ended_at or time.time()
         if container.out_of_memory:
             entry.why = "out-of-memory"

@@ -39,13 +39,14 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class AgentHandle:
-    """A running agent. reconciler, link: for those who look closely."""
+    """A running agent. reconciler, link, streams: for those who look closely."""
 
     id: str
     name: str
     runtime: str
     reconciler: Reconciler
     link: Link
+    streams: Streams
 
     async def joined(self, timeout_s: float = 30.0) -> None:
         """Return once a manager has taken the agent in; raise ``Failure('unreachable')`` with the reason when it does not."""
@@ -87,14 +88,26 @@ async def _run(node: Node, http: aiohttp.ClientSession) -> AsyncIterator[AgentHa
             reconciler.wake()
 
     node.health.heard = heard
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in (reconciler.run(), link.run(), _measure(node, reconciler), _refresh(node))]
-        try:
-            yield AgentHandle(node.id, node.config.name, node.runtime_name, reconciler, link)
-        finally:
-            await streams.close()
-            for task in tasks:
-                task.cancel()
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            for part in (reconciler.run(), link.run(), _measure(node, reconciler), _refresh(node)):
+                group.create_task(part)
+
+    task, caller = asyncio.create_task(work()), asyncio.current_task()
+    assert caller is not None  # a coroutine runs in a task
+    task.add_done_callback(lambda done: None if done.cancelled() else caller.cancel("the agent has failed"))
+    try:
+        yield AgentHandle(node.id, node.config.name, node.runtime_name, reconciler, link, streams)
+    except asyncio.CancelledError:
+        if task.done():
+            caller.uncancel()
+            task.result()  # raises what went wrong
+        raise
+    finally:
+        await streams.close()
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def _make_node(config: AgentConfig, host: PluginHost) -> Node:

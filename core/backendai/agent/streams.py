@@ -37,7 +37,7 @@ class Streams:
         self._node = node
         self._reconciler = reconciler
         self._http = http
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self._verbs: dict[Verb, Callable[[Socket, Arguments], Awaitable[None]]] = {
             Verb.EXEC: self._exec, Verb.LOGS: self._logs, Verb.GET: self._get, Verb.PUT: self._put, Verb.DIAL: self._dial,
             Verb.IMAGES: self._images, Verb.PULL: self._pull, Verb.REMOVE_IMAGE: self._remove_image, Verb.BUILD: self._build}
@@ -45,15 +45,15 @@ class Streams:
     def open(self, wanted: Open) -> None:
         """Dial back for *wanted*."""
         task = asyncio.create_task(self._serve(wanted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def close(self) -> None:
         """End every conversation."""
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self.tasks:
+            await asyncio.wait(self.tasks)
 
     async def _serve(self, wanted: Open) -> None:
         url = f"{self._node.config.manager_url.rstrip('/')}/v1/link/streams/{wanted.stream}"
@@ -67,7 +67,7 @@ class Streams:
         try:
             try:
                 verb = Verb(wanted.verb)
-                if len(self._tasks) > MOST:
+                if len(self.tasks) > MOST:
                     raise Failure("too-many", "This agent serves too many streams; try again later.")
                 async with asyncio.timeout(LONG_S.get(verb)):
                     await self._verbs[verb](socket, wanted.arguments)
