@@ -113,8 +113,9 @@ def own_engine() -> Iterator[Engine]:
     try:
         _add_bridge(bridge, f"10.{pool}.0.1/24")
         engine.argv = [
-            "dockerd", "--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid"),
-            "-H", engine.url, "--containerd", str(folder / "c"), "--bridge", bridge, "--default-address-pool", f"base={POOL.format(pool=pool)},size=26",
+            "dockerd", "--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"),
+            "--pidfile", str(folder / "pid"), "-H", engine.url, "--containerd", str(folder / "c"), "--bridge", bridge,
+            "--default-address-pool", f"base={POOL.format(pool=pool)},size=26",
             "--live-restore", "--shutdown-timeout", "5"]
         engine.start()
         yield engine

@@ -39,7 +39,8 @@ def _archive(suite: str) -> Path:
     with tempfile.TemporaryDirectory(prefix="bai-test-base-", dir=kept.parent) as folder:
         tree = Path(folder) / "root"
         try:
-            subprocess.run(["debootstrap", "--variant=minbase", suite, str(tree), *_mirror(suite)], check=True, capture_output=True, text=True)
+            subprocess.run(["debootstrap", "--variant=minbase", suite, str(tree), *_mirror(suite)], check=True, capture_output=True,
+                           text=True)
         except subprocess.CalledProcessError as error:
             raise Absent(f"debootstrap failed: {(error.stderr or error.stdout).strip()[-200:]}") from None
         if CERTIFICATES.is_file():

@@ -1,0 +1,114 @@
+"""Run every test beside the real parts, and remove the parts: what ``make test`` does once everything is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.parts.absent import Absent, strict
+from tests.parts.image import ROOT
+from tests.parts.serve import serve
+
+UNIT = "not system and not docker and not postgres and not bench"
+OTHER_VERSIONS = ("3.12", "3.13")
+STEP_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command whose exit status counts. setup: run before it, in the same turn. empty: pytest's status for no tests at all."""
+
+    name: str
+    argv: tuple[str, ...]
+    setup: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def pytest(python: str, *options: str) -> tuple[str, ...]:
+    """Return the command that runs tests with *python*."""
+    return (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options)
+
+
+def find_python(version: str) -> str | None:
+    """Return an interpreter of *version* that works, from the path, from pyenv or from uv."""
+    places = [shutil.which(f"python{version}"), *map(str, sorted(Path.home().glob(f".pyenv/versions/{version}*/bin/python"))),
+              *map(str, sorted(Path.home().glob(f".local/share/uv/python/cpython-{version}*/bin/python3")))]
+    for place in filter(None, places):
+        asked = subprocess.run([place, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], check=False, capture_output=True, text=True)
+        if asked.stdout.strip() == version:
+            return place
+    return None
+
+
+def steps() -> Iterator[Step]:
+    """Yield what there is to run, the quickest to fail first."""
+    here = sys.executable
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    yield Step("lint", ("scripts/lint.sh",), env={"PATH": f"{Path(here).parent}:{os.environ['PATH']}"})
+    yield Step(f"unit tests, Python {version}", pytest(here, "-m", UNIT, "core", "plugins"))
+    yield Step("contracts, imports, docs", pytest(here, "-m", "not bench", "tests/contracts", "tests/imports", "tests/docs"))
+    yield Step("parts with real engines", pytest(here, "-m", "(system or docker or postgres) and not bench", "core", "plugins"))
+    yield Step("system tests", pytest(here, "-m", "not bench", "tests/system"))
+    yield Step("fault tests", pytest(here, "-m", "not bench", "-s", "tests/faults"))
+    for other in OTHER_VERSIONS:
+        if other == version:
+            continue
+        python = find_python(other)
+        if python is None:
+            print(f"Python {other} is not on this machine: its unit tests are left out.")
+            continue
+        folder = f".venv-{other}"
+        yield Step(f"unit tests, Python {other}", pytest(f"{folder}/bin/python", "-m", UNIT, "core", "plugins"),
+                   setup=("scripts/setup.sh", folder, "test", python))
+
+
+def run(step: Step, env: dict[str, str]) -> tuple[bool, float]:
+    """Run one step; return whether it went well and how many seconds it took."""
+    print(f"\n=== {step.name}", flush=True)
+    begun = time.monotonic()
+    good = True
+    for argv in filter(None, (step.setup, step.argv)):
+        with subprocess.Popen(argv, cwd=ROOT, env={**env, **step.env}, start_new_session=True) as process:
+            try:
+                good = process.wait(STEP_S) == 0 and good
+            except BaseException as why:
+                os.killpg(process.pid, signal.SIGKILL)
+                if not isinstance(why, subprocess.TimeoutExpired):
+                    raise
+                print(f"{step.name}: not within {STEP_S:g} s", flush=True)
+                good = False
+    return good, time.monotonic() - begun
+
+
+def main() -> int:
+    """Run all steps and print what became of them."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    outcomes = []
+    with ExitStack() as stack:
+        named, absent = serve(stack)
+        for why in absent:
+            print(f"Missing here: {why}", flush=True)
+        for step in steps():
+            outcomes.append((step.name, *run(step, {**os.environ, **named})))
+    print("\n" + "\n".join(f"{'ok    ' if good else 'FAILED'}  {taken:6.0f} s  {name}" for name, good, taken in outcomes))
+    if absent and strict():
+        print("FAILED: with CI=true every part must be there.")
+        return 1
+    return 0 if all(good for _, good, _ in outcomes) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Absent as why:
+        sys.exit(str(why))
