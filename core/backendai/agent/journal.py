@@ -25,7 +25,6 @@ class Entry(msgspec.Struct):
     """
 
     order: KernelOrder
-    accepted_at: float
     state: KernelState = KernelState.ACCEPTED
     grants: tuple[Grant, ...] | None = None
     container: str = ""

@@ -27,6 +27,7 @@ BEGINNING = frozenset({Step.RESERVE, Step.FETCH, Step.CREATE, Step.START})
 TRIES = 3  # to fetch an image while the runtime is well and says that it cannot just now
 PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
 DRAIN_S = 10.0  # for a follower to notice the end of a container, before the rest of its output is asked for anew
+MOUNTS_S = 10.0
 STOP_S = 30.0  # that stopping may take beyond the grace
 
 
@@ -149,7 +150,12 @@ class Life:
         entry, node = self._kernel.entry, self._node
         self._enter(KernelState.STARTING)
         grants: tuple[Grant, ...] = entry.grants or ()
-        spec = container_spec(entry.order, entry.image, node.devices.edits(grants), node.surroundings(), _resolve)
+        try:
+            async with asyncio.timeout(MOUNTS_S):  # in a thread, because a dead file server blocks whoever looks
+                spec = await asyncio.to_thread(
+                    container_spec, entry.order, entry.image, node.devices.edits(grants), node.surroundings(), _resolve)
+        except TimeoutError:
+            raise Failure("bad-mount", "The file system of a mount does not answer; ask your administrator to look at it.") from None
         async with self._starts:
             with self._kernel.acting():
                 make_scratch(node.config.scratch / self._kernel.id, entry.order.user)

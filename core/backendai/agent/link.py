@@ -170,7 +170,7 @@ class Link:
 
     def _beat(self) -> Beat:
         node = self._node
-        return Beat(node.health.why, node.devices.allocator.capacity(), {k: u for k, u in node.usage.items() if k}, node.usage.get(""))
+        return Beat(node.health.why, node.devices.allocator.capacity(), node.usage, node.machine)
 
 
 async def _receive(socket: aiohttp.ClientWebSocketResponse) -> FromManager:

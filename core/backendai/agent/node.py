@@ -74,6 +74,7 @@ class Node:
     plugins: tuple[dict[str, str], ...] = ()
     outbox: Outbox = field(default_factory=Outbox)
     usage: dict[str, Usage] = field(default_factory=dict)
+    machine: Usage | None = None
 
     def surroundings(self) -> Surroundings:
         """Return what the shape of a container depends on besides its order."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 
 from backendai.agent.container import AGENT, CLUSTER, KERNEL
@@ -16,6 +15,7 @@ from backendai.agent.look import Lookout
 from backendai.agent.node import Node
 from backendai.agent.output import Output
 from backendai.agent.scratch import remove_scratch
+from backendai.model.ids import is_id
 from backendai.spec.runtime_v10 import Container
 from backendai.wire.link import Desired, KernelOrder, KernelState, Observed, Want
 
@@ -68,7 +68,7 @@ class Reconciler:
 
     def purge(self, kernels: Sequence[str]) -> None:
         """Delete logs; that of a kernel which is still here goes with it."""
-        for id in kernels:
+        for id in filter(is_id, kernels):
             if (kernel := self.kernels.get(id)) is None:
                 self._node.log_path(id).unlink(missing_ok=True)
             else:
@@ -96,7 +96,7 @@ class Reconciler:
         kernel = self.kernels.get(order.kernel)
         if kernel is None:
             self._node.log_path(order.kernel).unlink(missing_ok=True)  # an earlier life's
-            entry = Entry(order, time.time())
+            entry = Entry(order)
             self._node.journal.save(entry)
             kernel = self.kernels[order.kernel] = Kernel(entry, self._output(order.kernel))
             if self._lives is not None:

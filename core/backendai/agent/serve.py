@@ -33,6 +33,7 @@ from backendai.wire.link import Usage
 
 log = logging.getLogger(__name__)
 AUTO = ("docker", "sandbox")
+END_S = 10.0  # for everything to let go
 DEVICES_S = 60.0  # between two looks at the devices
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -107,7 +108,7 @@ async def _run(node: Node, http: aiohttp.ClientSession) -> AsyncIterator[AgentHa
     finally:
         await streams.close()
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=END_S)
 
 
 async def _make_node(config: AgentConfig, host: PluginHost) -> Node:
@@ -160,18 +161,16 @@ async def choose_runtime(host: PluginHost, wanted: str, before: str, holds: bool
 
 
 async def _measure(node: Node, reconciler: Reconciler) -> None:
-    """Measure what runs, and the machine itself under the empty name, for ever."""
+    """Measure what runs, and the machine itself, for ever."""
     while True:
         running = {kernel.container.id: kernel.id for kernel in list(reconciler.kernels.values())
                    if kernel.container is not None and kernel.container.state is ContainerState.RUNNING}
-        usage = {"": node_usage()}
-        if running and not node.health.why:
-            try:
-                usage |= await _usage(node.runtime, running)
-            except (Failure, PluginFault) as error:
-                node.health.ill(error)
-                reconciler.lookout.ask()
-        node.usage = usage
+        node.machine = machine_usage()
+        try:
+            node.usage = await _usage(node.runtime, running) if running and not node.health.why else {}
+        except (Failure, PluginFault) as error:
+            node.health.ill(error)
+            reconciler.lookout.ask()
         await asyncio.sleep(node.config.stats_s)
 
 
@@ -182,7 +181,7 @@ async def _usage(runtime: Runtime, running: dict[str, str]) -> dict[str, Usage]:
             for id, u in found.items() if id in running}
 
 
-def node_usage() -> Usage:
+def machine_usage() -> Usage:
     """Measure the machine: CPU seconds since it started, and memory in use."""
     info = meminfo()
     with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123 - one line of a long file

@@ -46,7 +46,7 @@ class Mortal:
 
 def entry(**more: Any) -> Entry:
     kernel = make_id(1, 1)
-    return Entry(KernelOrder(kernel, make_id(1, 2), "s", "o", env={"A": "b"}), 1.0, **more)
+    return Entry(KernelOrder(kernel, make_id(1, 2), "s", "o", env={"A": "b"}), **more)
 
 
 @pytest.mark.parametrize("torn", [False, True])

@@ -109,8 +109,7 @@ async def test_a_follower_gets_what_comes_until_the_end(tmp_path: Path) -> None:
     heard: list[tuple[int, bytes]] = []
 
     async def follow() -> None:
-        async for piece in output.read(True, None):
-            heard.append(piece)
+        heard.extend([piece async for piece in output.read(True, None)])
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(follow())

@@ -61,8 +61,8 @@ def test_every_way_ends_and_what_is_not_wanted_is_gone(facts: Facts) -> None:
     steps, end = follow(facts)
     if facts.dropped:
         assert steps[-1] is Step.FORGET
-    if not facts.wanted or facts.dropped or facts.failed or facts.overdue and facts.container is ContainerState.RUNNING:
-        assert end.state is KernelState.GONE and end.container is None and not end.reserved or facts.state is KernelState.GONE
+    if not facts.wanted or facts.dropped or facts.failed or (facts.overdue and facts.container is ContainerState.RUNNING):
+        assert (end.state is KernelState.GONE and end.container is None and not end.reserved) or facts.state is KernelState.GONE
     if end.state is not KernelState.GONE:
         assert end.state is KernelState.RUNNING and end.container is ContainerState.RUNNING
 
