@@ -1,0 +1,166 @@
+"""Limits by cgroups of either version: made, joined, read and removed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from backendai.spec.runtime_v10 import Limits, Usage
+
+CONTROLLERS = ("memory", "pids", "cpu")
+COUNTER = "cpuacct"  # version 1 counts CPU time apart from limiting it
+PERIOD_US = 100_000
+REMOVE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroups:
+    """Where our groups go. parents: by controller, our folder in its hierarchy. version: 1 or 2. why: for a controller that is absent."""
+
+    version: int
+    parents: Mapping[str, Path]
+    why: Mapping[str, str]
+
+    def of(self, name: str) -> list[Path]:
+        """Return the group folders of one container, each once."""
+        return list(dict.fromkeys(parent / name for parent in self.parents.values()))
+
+    def make(self, name: str, limits: Limits) -> list[Path]:
+        """Make a container's groups with their limits; raise OSError when that fails."""
+        for folder in self.of(name):
+            folder.mkdir(parents=True, exist_ok=True)
+        for controller, file, value in settings(self.version, limits):
+            if parent := self.parents.get(controller):
+                path = parent / name / file
+                if path.exists() or not file.startswith(("memory.memsw", "memory.swap")):  # a kernel without swap accounting
+                    path.write_text(value)
+        return self.of(name)
+
+    def events(self, name: str) -> str:
+        """Return the file that tells of OOM kills, empty when there is none."""
+        if "memory" not in self.parents:
+            return ""
+        return str(self.parents["memory"] / name / ("memory.events" if self.version == 2 else "memory.oom_control"))
+
+    async def remove(self, name: str) -> None:
+        """Remove a container's groups, and ours around them when it was the last. Leaving processes may hold them for a moment."""
+        until = time.monotonic() + REMOVE_S
+        for folder in self.of(name):
+            while folder.is_dir():
+                try:
+                    folder.rmdir()
+                except OSError:
+                    if time.monotonic() > until:
+                        raise
+                    await asyncio.sleep(0.01)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove our own folders where nothing is left in them."""
+        for parent in set(self.parents.values()):
+            try:
+                parent.rmdir()
+            except OSError:
+                pass  # others are in it, or it is gone
+
+    def usage(self, name: str) -> Usage:
+        """Return what a container has used, as far as its groups tell."""
+        def read(controller: str, file: str) -> int | None:
+            parent = self.parents.get(controller)
+            return None if parent is None else _number(parent / name / file)
+
+        if self.version == 2:
+            cpu = _field(self.parents["cpu"] / name / "cpu.stat", "usage_usec") if "cpu" in self.parents else None
+            return Usage(cpu_s=None if cpu is None else cpu / 1e6, memory=read("memory", "memory.current"),
+                         memory_peak=read("memory", "memory.peak"), pids=read("pids", "pids.current"))
+        cpu = read(COUNTER, "cpuacct.usage")
+        return Usage(cpu_s=None if cpu is None else cpu / 1e9, memory=read("memory", "memory.usage_in_bytes"),
+                     memory_peak=read("memory", "memory.max_usage_in_bytes"),
+                     pids=read("pids", "pids.current"))
+
+
+def settings(version: int, limits: Limits) -> list[tuple[str, str, str]]:
+    """Return what to write where, in order: (controller, file, value)."""
+    found = []
+    if limits.memory is not None:
+        files = ("memory.max", "memory.swap.max") if version == 2 else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+        found.append(("memory", files[0], str(limits.memory)))
+        found.append(("memory", files[1], "0" if version == 2 else str(limits.memory)))
+    if limits.pids is not None:
+        found.append(("pids", "pids.max", str(limits.pids)))
+    if limits.cpu is not None:
+        quota = max(1000, limits.cpu * PERIOD_US // 1000)
+        if version == 2:
+            found.append(("cpu", "cpu.max", f"{quota} {PERIOD_US}"))
+        else:
+            found += [("cpu", "cpu.cfs_period_us", str(PERIOD_US)), ("cpu", "cpu.cfs_quota_us", str(quota))]
+    return found
+
+
+def find_cgroups(label: str, chosen: str = "", base: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self/cgroup")) -> Cgroups:
+    """Find where limits can be set, by trying. label: of our own folder. chosen: a folder to use instead of the usual one."""
+    parents, why = {}, {}
+    version = 2 if (base / "cgroup.controllers").exists() else 1
+    for controller in CONTROLLERS if version == 2 else (*CONTROLLERS, COUNTER):
+        top = base if version == 2 else base / controller
+        try:
+            parent = _try(top, chosen or (_own(proc) if version == 2 else ""), controller, label, version)
+        except OSError as error:
+            why[controller] = error.strerror or str(error)
+        else:
+            parents[controller] = parent
+    return Cgroups(version, parents, why)
+
+
+def _try(top: Path, below: str, controller: str, label: str, version: int) -> Path:
+    """Return our folder for *controller*, which a probe has shown to work."""
+    last = OSError()
+    for start in dict.fromkeys((top, top / below.lstrip("/"))):
+        parent = start / f"backendai-{label}"
+        try:
+            if version == 2:
+                _enable(start, controller)
+            parent.mkdir(exist_ok=True)
+            if version == 2:
+                _enable(parent, controller)
+            probe = parent / "probe"
+            probe.mkdir(exist_ok=True)
+            try:
+                for _, file, value in settings(version, Limits(cpu=1000, memory=1 << 30, pids=64)):
+                    if file.startswith(controller + ".") and not file.startswith(("memory.memsw", "memory.swap")):
+                        (probe / file).write_text(value)
+            finally:
+                probe.rmdir()
+        except OSError as error:
+            last = error
+        else:
+            return parent
+    raise last
+
+
+def _enable(folder: Path, controller: str) -> None:
+    control = folder / "cgroup.subtree_control"
+    if controller not in control.read_text().split():
+        control.write_text(f"+{controller}")
+
+
+def _own(proc: Path) -> str:
+    """Return our own group in the unified hierarchy."""
+    return next((line[3:] for line in proc.read_text().splitlines() if line.startswith("0::")), "")
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _field(path: Path, name: str) -> int | None:
+    try:
+        return next((int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(name + " ")), None)
+    except OSError:
+        return None
