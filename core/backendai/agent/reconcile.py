@@ -51,7 +51,7 @@ class Reconciler:
             self._lives = group
             for kernel in self.kernels.values():
                 group.create_task(self._live(kernel))
-            self._clear()
+            self._clear(self._folders())
 
     def apply(self, desired: Desired) -> None:
         """Take in what the manager wants; when this returns it is journalled."""
@@ -63,7 +63,7 @@ class Reconciler:
             for id in self.kernels.keys() - {order.kernel for order in desired.put}:
                 self._drop(id)
             self.told = True
-            self._clear()
+            self._clear(self._folders())
             self.lookout.ask()
 
     def purge(self, kernels: Sequence[str]) -> None:
@@ -134,14 +134,17 @@ class Reconciler:
         self._seen = {container.labels.get(KERNEL, container.name): container for container in found}
         for id, kernel in self.kernels.items():
             kernel.see(self._seen.get(id), began)
-        self._clear()
+        self._clear(set())
 
-    def _clear(self) -> None:
-        """Remove containers and folders that belong to no kernel, once it is known what should be and what is."""
+    def _folders(self) -> set[str]:
+        return {path.name for path in self._node.config.scratch.iterdir()}
+
+    def _clear(self, folders: set[str]) -> None:
+        """Remove containers, and scratch *folders*, that belong to no kernel, once it is known what should be and what is."""
         if self._lives is None or not self.told:
             return
         ours = {id for id, container in self._seen.items() if container.labels.get(CLUSTER, "") == self._node.cluster}
-        for id in ours | {path.name for path in self._node.config.scratch.iterdir()}:
+        for id in ours | folders:
             if id not in self.kernels and id not in self._leftovers:
                 self._leftovers[id] = self._lives.create_task(self._remove_leftover(id, self._seen.get(id)))
 
