@@ -49,7 +49,7 @@ class Holds:
 
     def _work_out(self, kernels: tuple[Amounts, ...], free: Array, outcome: Outcome, avoid: frozenset[str]) -> str:
         table = self._capacity if outcome is Outcome.IMPOSSIBLE else free
-        lacking = next((a for a in kernels if not _fits(table, a).any()), None)
+        lacking = next((a for a in kernels if not _fits(table, a)), None)
         if lacking is None:
             if len(kernels) > 1:
                 return f"Waits for room for all of its {len(kernels)} containers at once."
@@ -82,6 +82,5 @@ def _bare(name: str, amount: int) -> str:
     return str(amount // SCALE) if amount % SCALE == 0 else f"{amount / SCALE:.3f}".rstrip("0")
 
 
-def _fits(table: Array, amounts: Amounts) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    fits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = (table >= np.array(amounts, dtype=np.int64)).all(axis=1)
-    return fits
+def _fits(table: Array, amounts: Amounts) -> bool:
+    return bool((table >= np.array(amounts, dtype=np.int64)).all(axis=1).any())

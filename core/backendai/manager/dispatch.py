@@ -1,0 +1,110 @@
+"""What agents are told to have: one numbered stream of ``Desired`` for each link, the whole first and then what changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from backendai.manager.context import Context
+from backendai.manager.life import Held
+from backendai.manager.store.placement import Change, find_holding
+from backendai.manager.store.schema import kernels
+from backendai.model.session import DEADLINES, SessionState, SessionType
+from backendai.wire.link import Beat, Desired, FromManager, KernelOrder, KernelState, Want, Welcome
+
+MARGIN_S = 10.0  # the agent gives up this much earlier than we do, so that its reason is heard
+
+
+class Link(Protocol):
+    """What we need of a connection to an agent. Neither method waits."""
+
+    agent_id: str
+
+    def send(self, message: FromManager) -> None:
+        """Queue *message*; a reader that is too slow loses the link."""
+
+    def close(self, reason: str) -> None:
+        """End the connection."""
+
+
+@dataclass(slots=True)
+class Channel:
+    """A link as the orchestrator sees it.
+
+    whole: the agent was told everything that it should have; until then changes only make it *stale*. beat: its last one.
+    noted: when its last sign of life was written down.
+    """
+
+    link: Link
+    generation: int = 0
+    whole: bool = False
+    stale: bool = False
+    beat: Beat | None = None
+    noted: float = 0.0
+
+    def desire(self, put: Sequence[KernelOrder] = (), drop: Sequence[str] = (), *, full: bool = False) -> None:
+        """Send the next number."""
+        self.generation += 1
+        self.link.send(Desired(self.generation, full, tuple(put), tuple(drop)))
+
+
+class Dispatch:
+    """The channels of all connected agents."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.channels: dict[str, Channel] = {}
+
+    def tell(self, changes: Iterable[Change], unwanted: Iterable[tuple[str, str]] = ()) -> None:
+        """Send what committed *changes* mean to agents, one message each. unwanted: (agent, kernel) pairs that are not desired."""
+        put: dict[str, list[KernelOrder]] = {}
+        drop: dict[str, list[str]] = {}
+        for agent_id, kernel in unwanted:
+            drop.setdefault(agent_id, []).append(kernel)
+        for before, after in changes:
+            if before.holds and not after.holds and before.kernel_agent:
+                drop.setdefault(before.kernel_agent, []).append(before.kernel)
+            elif after.kernel_agent and (want := wanted(after)) is not wanted(before) and (want is Want.STOP or not before.holds):
+                put.setdefault(after.kernel_agent, []).append(order(after))
+        for agent_id in put.keys() | drop.keys():
+            if (channel := self.channels.get(agent_id)) is None:
+                continue  # it will be told everything when it connects
+            if channel.whole:
+                channel.desire(put.get(agent_id, ()), drop.get(agent_id, ()))
+            else:
+                channel.stale = True
+
+    async def tell_all(self, channel: Channel, welcome: Welcome | None = None) -> None:
+        """Send the whole desired set as it is now, after *welcome* when the conversation begins."""
+        channel.whole, channel.stale = False, True
+        while channel.stale:
+            channel.stale = False
+            orders = await self.desired_of(channel.link.agent_id)
+        if self.channels.get(channel.link.agent_id) is channel:  # else it has gone, or connected once more
+            channel.whole = True
+            if welcome is not None:
+                channel.link.send(welcome)
+            channel.desire(orders, full=True)
+
+    async def desired_of(self, agent_id: str) -> list[KernelOrder]:
+        """Return everything that an agent should have."""
+        held = await self._context.store.read(lambda connection: find_holding(connection, kernels.c.agent_id == agent_id))
+        return [order(one) for one in held]
+
+
+def wanted(held: Held) -> Want | None:
+    """Return what is wanted of its kernel, None for nothing; what has exited is left alone."""
+    if not held.holds:
+        return None
+    return Want.STOP if held.state == SessionState.TERMINATING and held.kernel_state != KernelState.EXITED else Want.RUN
+
+
+def order(held: Held) -> KernelOrder:
+    """Return what the agent is told of a session's kernel."""
+    spec = held.asked
+    return KernelOrder(
+        kernel=held.kernel, session=held.id, name=held.name, owner=held.owner_id, want=wanted(held) or Want.STOP, image=spec.image,
+        command=spec.command, idle=held.type == SessionType.INTERACTIVE, env=spec.env, slots=held.amounts, user=(held.uid, held.gid),
+        workdir=spec.workdir, network=spec.network, mounts=spec.mounts, time_limit_s=spec.time_limit_s, grace_s=spec.grace_s,
+        prepare_s=DEADLINES[SessionState.PREPARING] - MARGIN_S, start_s=DEADLINES[SessionState.STARTING] - MARGIN_S)

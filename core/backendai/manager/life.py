@@ -1,0 +1,219 @@
+"""The life of a session as a pure state machine: what is known, and what happened, give what is to be written.
+
+Each function returns the session as it shall be, or None when nothing changes: a repeated or late word does no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from backendai.model.session import DEADLINES, FINAL, PLACED, Result, SessionSpec, SessionState, SessionType, result_of
+from backendai.model.slots import format_slots
+from backendai.model.units import format_bytes, format_seconds
+from backendai.wire.link import KernelState, Observed
+
+S = SessionState
+STOPPED = "It was stopped by its owner."
+NEVER_RAN = "It was stopped by its owner before it ran."
+_ORDER = (S.SCHEDULED, S.PREPARING, S.STARTING, S.RUNNING, S.TERMINATING)
+_REACHED = {KernelState.PREPARING: S.PREPARING, KernelState.STARTING: S.STARTING, KernelState.RUNNING: S.RUNNING}
+_TOO_LONG = {S.PREPARING: "Fetching its image", S.STARTING: "Making its container"}
+_spec_decoder = msgspec.json.Decoder(SessionSpec)
+_slots_decoder = msgspec.json.Decoder(dict[str, int])
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A session with its one kernel, as the tables hold them. spec, slots: JSON text."""
+
+    id: str
+    name: str
+    owner_id: str
+    type: str
+    spec: str
+    priority: int
+    state: str
+    deadline: float | None
+    stop: bool
+    result: str | None
+    exit_code: int | None
+    reason: str
+    hold: str
+    agent_id: str | None
+    image: str | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    kernel: str
+    slots: str
+    kernel_agent: str | None
+    holds: bool
+    kernel_state: str
+    kernel_exit: int | None
+    container: str
+    uid: int
+    gid: int
+
+    @property
+    def asked(self) -> SessionSpec:
+        """Return what its owner asked for."""
+        return _spec_decoder.decode(self.spec)
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """Return what its kernel takes, by slot."""
+        return _slots_decoder.decode(self.slots)
+
+    @property
+    def doomed(self) -> bool:
+        """Tell whether it is being ended because it failed; the reason is recorded already."""
+        return self.state == S.TERMINATING and self.result == Result.FAILURE and self.exit_code is None
+
+
+def place(held: Held, agent_id: str, now: float) -> Held:
+    """Give a waiting session to an agent."""
+    return replace(held, state=S.SCHEDULED, deadline=now + DEADLINES[S.SCHEDULED], hold="", reason="", agent_id=agent_id,
+                   kernel_agent=agent_id, holds=True, kernel_state="")
+
+
+def report(held: Held, seen: Observed, now: float) -> Held | None:
+    """Take in what an agent says of the kernel. States may be skipped, and never go back."""
+    if held.state not in PLACED or not held.holds:
+        return None
+    started = held.started_at if held.started_at is not None else seen.started_at
+    if seen.state is KernelState.RUNNING and started is None:
+        started = now
+    known = replace(held, kernel_state=_later(held.kernel_state, seen.state), container=seen.container or held.container,
+                    image=seen.image or held.image, started_at=started)
+    if seen.state is KernelState.GONE:
+        return _gone(known, seen, now)
+    if seen.state is KernelState.EXITED:
+        if held.kernel_state != KernelState.EXITED:
+            known = _exited(known, seen, now)
+    elif (reached := _REACHED.get(seen.state)) is not None and _ORDER.index(reached) > _ORDER.index(S(held.state)):
+        known = replace(known, state=reached, deadline=now + DEADLINES[reached] if reached in DEADLINES else None)
+    return None if known == held else known
+
+
+def refuse(held: Held, said: str, now: float) -> Held | None:
+    """Fail a waiting session that a plugin does not let begin. said: the plugin's reason."""
+    return _final(held, S.FAILED, Result.FAILURE, said, now) if held.state == S.PENDING else None
+
+
+def stop(held: Held, now: float) -> Held | None:
+    """Follow its owner's wish to end it."""
+    if held.state == S.PENDING:
+        return _final(held, S.CANCELLED, None, NEVER_RAN, now)
+    if held.state not in PLACED or held.state == S.TERMINATING:
+        return None
+    return replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING] + held.asked.grace_s)
+
+
+def overdue(held: Held, present: bool, new_kernel: str, now: float) -> Held | None:
+    """Act on a state that has lasted too long. present: its agent is connected. new_kernel: an id for another try."""
+    if held.deadline is None or held.deadline > now:
+        return None
+    if held.state == S.SCHEDULED:
+        if not present:  # it may have begun there, and a command is run at most once: wait until the agent is back or lost
+            return replace(held, deadline=now + DEADLINES[S.SCHEDULED])
+        said = f"The agent did not begin within {format_seconds(DEADLINES[S.SCHEDULED])}; it is back in the queue."
+        return replace(held, state=S.PENDING, deadline=None, reason=said, agent_id=None, kernel=new_kernel, kernel_agent=None,
+                       holds=False, kernel_state="", container="")
+    if (doing := _TOO_LONG.get(S(held.state))) is not None:
+        said = f"{doing} took longer than {format_seconds(DEADLINES[S(held.state)])}."
+        return replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING], result=Result.FAILURE, reason=said)
+    return _unconfirmed(held, "Its agent did not say in time how it ended.", now) if held.state == S.TERMINATING else None
+
+
+def lose(held: Held, said: str, now: float) -> Held | None:
+    """End what an agent held that will not come back. said: the reason."""
+    if held.state not in PLACED or not held.holds:
+        return None
+    if held.state == S.TERMINATING:
+        return _unconfirmed(held, said, now)
+    return _final(held, S.FAILED, Result.FAILURE, said, now)
+
+
+def ended(held: Held) -> bool:
+    """Tell whether nothing more will happen to it."""
+    return held.state in FINAL
+
+
+def _later(known: str, seen: KernelState) -> str:
+    order = tuple(KernelState)
+    return seen if not known or order.index(seen) > order.index(KernelState(known)) else known
+
+
+def _exited(held: Held, seen: Observed, now: float) -> Held:
+    """Record the result; what it used is still being removed."""
+    base = replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING], kernel_exit=seen.exit_code,
+                   ended_at=seen.ended_at or now)
+    if held.doomed:
+        return base
+    _, result, reason = verdict(held, seen)
+    return replace(base, result=result, reason=reason, exit_code=seen.exit_code)
+
+
+def _gone(held: Held, seen: Observed, now: float) -> Held:
+    """Finish: nothing is left of it but its log."""
+    if held.kernel_exit is not None and seen.exit_code is None:
+        seen = msgspec.structs.replace(seen, exit_code=held.kernel_exit)
+    exited = replace(held, kernel_exit=seen.exit_code, ended_at=held.ended_at or seen.ended_at)
+    if held.doomed:
+        return _final(exited, S.FAILED, Result.FAILURE, held.reason, now)
+    state, result, reason = verdict(held, seen)
+    return _final(replace(exited, exit_code=seen.exit_code), state, result, reason, now)
+
+
+def _unconfirmed(held: Held, said: str, now: float) -> Held:
+    """Finish without the agent's word, by what is known. The agent goes on cleaning up."""
+    if held.exit_code is not None:
+        cancelled = held.started_at is None and held.stop and held.result is None
+        return _final(held, S.CANCELLED if cancelled else S.TERMINATED, held.result, held.reason, now)
+    if held.result is not None or not held.stop:
+        return _final(held, S.FAILED, Result.FAILURE, held.reason or said, now)
+    state, result, reason = _stopped(held, held.started_at is not None)
+    return _final(held, state, result, reason, now)
+
+
+def _final(held: Held, state: SessionState, result: Result | str | None, reason: str, now: float) -> Held:
+    return replace(held, state=state, result=result, reason=reason, hold="", deadline=None, holds=False, ended_at=held.ended_at or now)
+
+
+def verdict(held: Held, seen: Observed) -> tuple[SessionState, Result | None, str]:
+    """Say how a session ended: final state, result, reason; the reason is empty when there is nothing to say."""
+    ran = held.started_at is not None
+    if seen.exit_code is None or seen.error:
+        if held.stop and not ran:
+            return S.CANCELLED, None, NEVER_RAN
+        if seen.error:
+            return S.FAILED, Result.FAILURE, seen.error
+        if held.stop or seen.why == "stopped":
+            return _stopped(held, ran)
+        if seen.why != "time-limit":
+            return S.FAILED, Result.FAILURE, "Its agent ended it without saying why."
+    regular = Result.SUCCESS if held.type == SessionType.INTERACTIVE else Result.FAILURE
+    if seen.why == "stopped":
+        return _stopped(held, True)
+    if seen.why == "time-limit":
+        return S.TERMINATED, regular, f"It reached its time limit of {format_seconds(held.asked.time_limit_s or 0)}."
+    assert seen.exit_code is not None  # settled above
+    return S.TERMINATED, result_of(seen.exit_code), _by_itself(held, seen.exit_code, seen.why)
+
+
+def _stopped(held: Held, ran: bool) -> tuple[SessionState, Result | None, str]:
+    if not ran:
+        return S.CANCELLED, None, NEVER_RAN
+    return S.TERMINATED, Result.SUCCESS if held.type == SessionType.INTERACTIVE else Result.FAILURE, STOPPED
+
+
+def _by_itself(held: Held, exit_code: int, why: str) -> str:
+    if exit_code == 0:
+        return ""
+    if why == "out-of-memory":
+        memory = held.amounts.get("mem", 0)
+        return f"It ran out of memory ({format_bytes(memory)}); ask for more with -r {format_slots({'mem': memory * 2})}."
+    what = "The command" if held.type == SessionType.BATCH else "Its main process"
+    return f"{what} ended with {exit_code}."

@@ -1,0 +1,109 @@
+"""Agents come, give signs of life, and go."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from backendai.manager import life
+from backendai.manager.context import Context
+from backendai.manager.dispatch import Channel, Link
+from backendai.manager.reports import apply
+from backendai.manager.settle import Decided, Settler
+from backendai.manager.store.engine import Tx
+from backendai.manager.store.nodes import forget, join, leave, note, unknown_logs
+from backendai.manager.store.placement import find_holding, write
+from backendai.manager.store.schema import kernels
+from backendai.model.errors import Failure
+from backendai.wire.link import Beat, Hello, KernelState, Observed, Welcome
+
+log = logging.getLogger(__name__)
+NOTED_S = 30.0  # how old an agent's ``last_seen`` may become while nothing else changes
+
+
+class Reception:
+    """The agents' door."""
+
+    def __init__(self, context: Context, settler: Settler) -> None:
+        self._context = context
+        self._settler = settler
+        self._channels = settler.dispatch.channels
+
+    async def hello(self, link: Link, hello: Hello) -> None:
+        """Take an agent in: believe what it has, and tell it all that it should have. Raise ``Failure`` to refuse it."""
+        context = self._context
+        if hello.cluster and hello.cluster != context.cluster and hello.kernels:
+            said = "This agent holds kernels of another cluster; let it finish there, or give it a data folder of its own."
+            raise Failure("conflict", said)
+        before = self._channels.get(hello.agent)
+        channel = Channel(link, beat=Beat(hello.why, hello.capacity), noted=context.clock())
+        self._channels[hello.agent] = channel  # from here on every change makes it stale
+        try:
+            decided = await self._settler.commit(lambda tx: self._take_in(tx, hello, context.clock()))
+        except BaseException:
+            if self._channels.get(hello.agent) is channel:
+                del self._channels[hello.agent]
+                if before is not None:
+                    self._channels[hello.agent] = before
+            raise
+        if before is not None:
+            before.link.close("the agent has connected anew")
+        if self._channels.get(hello.agent) is not channel:
+            return  # this one has gone already, or was replaced
+        context.live.links[hello.agent] = link  # type: ignore[assignment]  # the link is made by the same hands as ``Live``
+        await self._settler.dispatch.tell_all(channel, Welcome(context.cluster, decided.purge))
+        context.bus.wake()
+
+    async def gone(self, link: Link) -> None:
+        """Note that a link has ended; its agent's sessions stay as they are for a while."""
+        channel = self._channels.get(link.agent_id)
+        if channel is None or channel.link is not link:
+            return
+        del self._channels[link.agent_id]
+        self._context.live.links.pop(link.agent_id, None)
+        try:
+            await self._context.store.write(lambda tx: leave(tx, link.agent_id, self._context.clock()))
+        except Failure as error:  # we are stopping: the next start marks everybody as absent
+            log.debug("the end of a link was not written: %s", error)
+        self._context.bus.wake()
+
+    async def beat(self, agent_id: str, beat: Beat) -> None:
+        """Take a sign of life; only what changed is written."""
+        channel, now = self._channels.get(agent_id), self._context.clock()
+        if channel is None or channel.beat is None:
+            return
+        known = self._settler.leases.by_kernel
+        self._context.live.usage.update({kernel: usage for kernel, usage in beat.usage.items() if kernel in known})
+        capacity = beat.capacity or channel.beat.capacity
+        changed = beat.why != channel.beat.why or capacity != channel.beat.capacity
+        if changed or now - channel.noted >= NOTED_S:
+            fresh = capacity if capacity != channel.beat.capacity else None
+            await self._context.store.write(lambda tx: note(tx, agent_id, beat.why, fresh, now))
+            channel.beat, channel.noted = Beat(beat.why, capacity), now
+        if changed:
+            self._context.bus.wake()
+        used: Counter[str] = Counter()
+        for lease in self._settler.leases.by_session.values() if self._settler.notices.heard("post_agent_heartbeat") else ():
+            if agent_id in lease.agents:
+                used.update(lease.kernels[0])
+        self._settler.notices.beat(agent_id, not beat.why, capacity, {name: max(0, all - used[name]) for name, all in capacity.items()})
+
+    async def _take_in(self, tx: Tx, hello: Hello, now: float) -> Decided:
+        """Write the agent's row and what it says of its kernels; what it has lost is over."""
+        namesake = await join(tx, hello, self._channels.keys(), now)
+        replaced = await self._replace(tx, namesake, hello.name, now) if namesake else ()
+        told = {(hello.agent, seen.kernel): seen for seen in hello.kernels}
+        for held in await find_holding(tx.connection, kernels.c.agent_id == hello.agent):
+            if held.kernel_state and (hello.agent, held.kernel) not in told:  # it had it once; one that it never had is ordered again
+                told[hello.agent, held.kernel] = Observed(held.kernel, KernelState.GONE, code="unavailable",
+                                                          error=f"The agent {hello.name} came back without it.")
+        decided = await apply(tx, told, now)
+        return Decided(replaced + decided.changes, decided.unwanted, await unknown_logs(tx, hello.logs))
+
+    async def _replace(self, tx: Tx, agent_id: str, name: str, now: float) -> tuple[tuple[life.Held, life.Held], ...]:
+        """End what an absent agent held whose name was taken over, and forget it."""
+        held = await find_holding(tx.connection, kernels.c.agent_id == agent_id)
+        changes = [(one, after) for one in held if (after := life.lose(one, f"The agent {name} was replaced by a new one.", now))]
+        await write(tx, changes, now)
+        await forget(tx, agent_id)
+        return tuple(changes)

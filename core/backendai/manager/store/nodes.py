@@ -1,0 +1,89 @@
+"""Agents' rows: who joined, who is here, who is well."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+from sqlalchemy import delete, insert, select, update
+
+from backendai.manager.store.engine import Tx
+from backendai.manager.store.schema import agent_slots, agents, kernels
+from backendai.model.errors import Failure
+from backendai.wire.link import Hello
+
+
+async def join(tx: Tx, hello: Hello, connected: Collection[str], now: float) -> str | None:
+    """Write down who said hello. Return the id of an absent agent whose name it takes over, if any.
+
+    connected: ids of the agents that are here; the name of one of them is refused with ``Failure('name-taken')``.
+    """
+    namesake: str | None = (await tx.connection.execute(
+        select(agents.c.id).where(agents.c.name == hello.name, agents.c.id != hello.agent))).scalar()
+    if namesake is not None:
+        if namesake in connected:
+            said = f"Another agent named {hello.name} is connected; start this one with another --name."
+            raise Failure("name-taken", said)
+        await tx.connection.execute(update(agents).where(agents.c.id == namesake).values(name=namesake))
+    info = {"features": hello.features, "missing": hello.missing, "limits": hello.limits, "default_image": hello.default_image,
+            "plugins": hello.plugins}
+    row = {"name": hello.name, "version": hello.version[:32], "arch": hello.arch[:16], "runtime": hello.runtime[:64],
+           "engine": hello.engine[:128], "info": msgspec.json.encode(info).decode(), "connected": True, "why": hello.why, "last_seen": now}
+    if not (await tx.connection.execute(update(agents).where(agents.c.id == hello.agent).values(row))).rowcount:
+        await tx.connection.execute(insert(agents), [{**row, "id": hello.agent, "created_at": now}])
+    await set_capacity(tx, hello.agent, hello.capacity)
+    tx.event("agent.connected", hello.agent, None, {"name": hello.name, "why": hello.why})
+    return namesake
+
+
+async def forget(tx: Tx, agent_id: str) -> None:
+    """Remove an agent that holds nothing any more."""
+    await tx.connection.execute(delete(agents).where(agents.c.id == agent_id))
+
+
+async def set_capacity(tx: Tx, agent_id: str, capacity: Mapping[str, int]) -> None:
+    """Write what an agent has; what is used stays as it is. A slot that went away stays with 0 while it is used."""
+    rows = (await tx.connection.execute(select(agent_slots).where(agent_slots.c.agent_id == agent_id))).all()
+    known = {row.slot: row for row in rows}
+    for name, row in known.items():
+        mine = (agent_slots.c.agent_id == agent_id) & (agent_slots.c.slot == name)
+        if name not in capacity and not row.used:
+            await tx.connection.execute(delete(agent_slots).where(mine))
+        elif row.capacity != capacity.get(name, 0):
+            await tx.connection.execute(update(agent_slots).where(mine).values(capacity=capacity.get(name, 0)))
+    if fresh := [{"agent_id": agent_id, "slot": name, "capacity": amount, "used": 0}
+                 for name, amount in capacity.items() if name not in known]:
+        await tx.connection.execute(insert(agent_slots), fresh)
+
+
+async def leave(tx: Tx, agent_id: str, now: float) -> None:
+    """Write down that an agent's link has ended."""
+    row = (await tx.connection.execute(select(agents.c.name).where(agents.c.id == agent_id, agents.c.connected.is_(True)))).first()
+    if row is not None:
+        await tx.connection.execute(update(agents).where(agents.c.id == agent_id).values(connected=False, last_seen=now))
+        tx.event("agent.disconnected", agent_id, None, {"name": row.name})
+
+
+async def note(tx: Tx, agent_id: str, why: str, capacity: Mapping[str, int] | None, now: float) -> None:
+    """Write down an agent's sign of life. capacity: None when it did not change."""
+    row = (await tx.connection.execute(select(agents.c.name, agents.c.why).where(agents.c.id == agent_id))).first()
+    if row is None:
+        return
+    await tx.connection.execute(update(agents).where(agents.c.id == agent_id).values(why=why, last_seen=now))
+    if capacity is not None:
+        await set_capacity(tx, agent_id, capacity)
+    if row.why != why:
+        tx.event("agent.unhealthy" if why else "agent.healthy", agent_id, None, {"name": row.name, "why": why})
+
+
+async def absent_at_start(tx: Tx, connected: Collection[str]) -> None:
+    """Mark as absent whoever an earlier manager left as connected and is not here."""
+    await tx.connection.execute(update(agents).where(agents.c.connected.is_(True), agents.c.id.not_in(connected)).values(connected=False))
+
+
+async def unknown_logs(tx: Tx, logs: Collection[str]) -> tuple[str, ...]:
+    """Return those of *logs* (kernels) that belong to no session any more."""
+    wanted, known = list(logs), set()
+    for at in range(0, len(wanted), 500):
+        known |= {row[0] for row in await tx.connection.execute(select(kernels.c.id).where(kernels.c.id.in_(wanted[at:at + 500])))}
+    return tuple(log for log in wanted if log not in known)
