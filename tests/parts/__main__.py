@@ -20,6 +20,7 @@ from tests.parts.serve import serve
 UNIT = "not system and not docker and not postgres and not bench"
 OTHER_VERSIONS = ("3.12", "3.13")
 STEP_S = 900.0
+CLEAN_S = 60.0  # for a step that was interrupted to remove what it made
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ def find_python(version: str) -> str | None:
     places = [shutil.which(f"python{version}"), *map(str, sorted(Path.home().glob(f".pyenv/versions/{version}*/bin/python"))),
               *map(str, sorted(Path.home().glob(f".local/share/uv/python/cpython-{version}*/bin/python3")))]
     for place in filter(None, places):
-        asked = subprocess.run([place, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], check=False, capture_output=True, text=True)
-        if asked.stdout.strip() == version:
+        asked = subprocess.run([place, "--version"], check=False, capture_output=True, text=True)
+        if asked.stdout.startswith(f"Python {version}."):
             return place
     return None
 
@@ -80,7 +81,7 @@ def run(step: Step, env: dict[str, str]) -> tuple[bool, float]:
             try:
                 good = process.wait(STEP_S) == 0 and good
             except BaseException as why:
-                os.killpg(process.pid, signal.SIGKILL)
+                interrupt(process)
                 if not isinstance(why, subprocess.TimeoutExpired):
                     raise
                 print(f"{step.name}: not within {STEP_S:g} s", flush=True)
@@ -88,16 +89,23 @@ def run(step: Step, env: dict[str, str]) -> tuple[bool, float]:
     return good, time.monotonic() - begun
 
 
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """End a step as Ctrl-C would, so that it cleans up; kill it when it does not."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(CLEAN_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def main() -> int:
     """Run all steps and print what became of them."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcomes = []
     with ExitStack() as stack:
         named, absent = serve(stack)
         for why in absent:
             print(f"Missing here: {why}", flush=True)
-        for step in steps():
-            outcomes.append((step.name, *run(step, {**os.environ, **named})))
+        outcomes = [(step.name, *run(step, {**os.environ, **named})) for step in steps()]
     print("\n" + "\n".join(f"{'ok    ' if good else 'FAILED'}  {taken:6.0f} s  {name}" for name, good, taken in outcomes))
     if absent and strict():
         print("FAILED: with CI=true every part must be there.")
