@@ -1,0 +1,173 @@
+"""The agents' side of the manager: one link each, and a new connection for every stream that they were asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket as sockets
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from backendai.manager.auth import authenticate_agent
+from backendai.manager.context import Context
+from backendai.model.errors import Failure
+from backendai.wire.link import PROTOCOL, Advance, Beat, FromAgent, Hello, Message, Report, decode_from_agent, encode
+
+if TYPE_CHECKING:
+    from backendai.manager.orchestrator import Orchestrator
+
+log = logging.getLogger(__name__)
+SILENCE_S = 30.0  # an agent beats every 5 s
+SEND_S = 20.0  # for one message to leave
+CLOSE_S = 2.0
+BACKLOG = 32 * 1024 * 1024  # bytes that wait to be sent; an agent that takes no more is cut off, and hears everything anew
+MAX_MESSAGE = 64 * 1024 * 1024  # a hello of some 100,000 kernels
+MAX_FRAME = 16 * 1024 * 1024  # of a stream: the list of an agent's images is one message
+KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+class AgentLink:
+    """The connection of one agent. agent_id, name: as its hello says."""
+
+    def __init__(self, socket: web.WebSocketResponse, hello: Hello) -> None:
+        self.agent_id = hello.agent
+        self.name = hello.name
+        self.reason = ""
+        self._socket = socket
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._news = asyncio.Event()
+
+    def send(self, message: Message) -> None:
+        """Queue *message*; a link on which too much waits is closed."""
+        if self.reason:
+            return
+        data = encode(message)
+        self._queue.append(data)
+        self._queued += len(data)
+        self._news.set()
+        if self._queued > BACKLOG:
+            self.close("the agent does not read what it is sent")
+
+    def close(self, reason: str) -> None:
+        """End the link; what waits is not sent any more."""
+        self.reason = self.reason or reason
+        self._news.set()
+
+    async def write(self) -> None:
+        """Send what is queued until the link is closed or does not take it."""
+        while not self.reason:
+            await self._news.wait()
+            self._news.clear()
+            while self._queue and not self.reason:
+                data = self._queue.popleft()
+                self._queued -= len(data)
+                try:
+                    async with asyncio.timeout(SEND_S):
+                        await self._socket.send_bytes(data)
+                except (ConnectionError, RuntimeError, TimeoutError) as error:
+                    self.close(f"the agent does not take what it is sent: {str(error) or type(error).__name__}")
+
+
+def routes(context: Context, orchestrator: Orchestrator) -> list[web.RouteDef]:
+    """Return the routes that agents use."""
+
+    async def link(request: web.Request) -> web.StreamResponse:
+        await authenticate_agent(context, request)
+        if context.live.ended:
+            raise Failure("unavailable", "The manager is stopping.")
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, compress=False, timeout=CLOSE_S)
+        await socket.prepare(request)
+        keep_alive(request)
+        reason = await _serve(context, orchestrator, request, socket)
+        async with asyncio.timeout(CLOSE_S * 2):
+            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason.encode()[:120])
+        return socket
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        await authenticate_agent(context, request)
+        socket = web.WebSocketResponse(max_msg_size=MAX_FRAME, compress=False, timeout=CLOSE_S)
+        keep_alive(request)
+        await context.live.met(request.match_info["stream"], socket, request)
+        return socket
+
+    return [web.get("/v1/link", link), web.get("/v1/link/streams/{stream}", stream)]
+
+
+def keep_alive(request: web.Request) -> None:
+    """Let the network notice a peer that is gone for good.
+
+    WebSocket pings cannot do that on a stream: a pong waits behind the data that a slow reader has not taken yet.
+    """
+    socket = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if socket is not None:
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(sockets, name):
+                socket.setsockopt(sockets.IPPROTO_TCP, getattr(sockets, name), value)
+
+
+async def _serve(context: Context, orchestrator: Orchestrator, request: web.Request, socket: web.WebSocketResponse) -> str:
+    """Converse with an agent until either side ends it; return why."""
+    try:
+        hello = await _receive(socket)
+        if not isinstance(hello, Hello):
+            return "the first message must be a hello"
+    except msgspec.MsgspecError as error:
+        return f"the hello is not understood, so the versions differ; this manager speaks protocol {PROTOCOL}: {error}"
+    except (ConnectionError, TimeoutError):
+        return "there was no hello"
+    if hello.protocol != PROTOCOL:
+        older = "agent" if hello.protocol < PROTOCOL else "manager"
+        return f"the agent speaks protocol {hello.protocol} and this manager {PROTOCOL}; upgrade the {older}"
+    link = AgentLink(socket, hello)
+    writer = asyncio.create_task(link.write(), name=f"link-{hello.name}")
+    reader = asyncio.create_task(_read(context, orchestrator, request, socket, link, hello), name=f"link-{hello.name}-read")
+    try:
+        await asyncio.wait([writer, reader], return_when=asyncio.FIRST_COMPLETED)
+        if reader.done():
+            link.close(reader.result())
+    finally:
+        for task in (writer, reader):
+            task.cancel()
+        await asyncio.gather(writer, reader, return_exceptions=True)
+        await orchestrator.gone(link)
+        log.info("link ended", extra={"agent": link.agent_id, "fields": {"name": link.name, "why": link.reason}})
+    return link.reason
+
+
+async def _read(context: Context, orchestrator: Orchestrator, request: web.Request, socket: web.WebSocketResponse, link: AgentLink,
+                hello: Hello) -> str:
+    """Pass on what the agent says until it ends; return why it did."""
+    try:
+        await orchestrator.hello(link, hello)
+        log.info("linked", extra={"agent": link.agent_id, "fields": {"name": link.name, "kernels": len(hello.kernels)}})
+        while True:
+            match await _receive(socket):
+                case Report() as report:
+                    orchestrator.reported(link.agent_id, report)
+                case Beat() as beat:
+                    await authenticate_agent(context, request)  # its token may have been revoked
+                    await orchestrator.beat(link.agent_id, beat)
+                case Advance() as advance:
+                    orchestrator.advance(link.agent_id, advance)
+                case Hello():
+                    return "the agent said hello twice"
+    except Failure as failure:
+        return failure.message
+    except msgspec.MsgspecError as error:
+        return f"a message was not understood: {error}"
+    except ConnectionError as error:
+        return str(error)
+    except TimeoutError:
+        return f"the agent said nothing for {SILENCE_S:g} s"
+
+
+async def _receive(socket: web.WebSocketResponse) -> FromAgent:
+    async with asyncio.timeout(SILENCE_S):
+        message = await socket.receive()
+    if message.type is WSMsgType.BINARY:
+        return decode_from_agent(message.data)
+    raise ConnectionResetError("the agent closed the link")
