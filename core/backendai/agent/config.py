@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backendai.plugin.host import Settings
 
 MIB = 1024 * 1024
+SANDBOX = "runtime_v10.sandbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,12 @@ class AgentConfig:
     @property
     def scratch(self) -> Path:
         return self.data / "scratch"
+
+    def settings(self) -> Settings:
+        """Return the plugins' settings; the sandbox keeps its things here, and shows ours to no session."""
+        given = self.plugins.options.get(SANDBOX, {})
+        own = {"state_dir": str(self.data / "sandbox"), **given, "hide": [*given.get("hide", ()), str(self.data)]}
+        return replace(self.plugins, options={**self.plugins.options, SANDBOX: own})
 
     def make_folders(self) -> None:
         """Make the folders; only the way to the scratch may be walked by others, because containers mount from there."""

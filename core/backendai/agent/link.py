@@ -35,7 +35,7 @@ from backendai.wire.link import (
 log = logging.getLogger(__name__)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 15.0
 CONNECT_S, WELCOME_S, SEND_S = 10.0, 15.0, 30.0
-PING_S = 10.0  # a manager that answers no ping for half of that is taken for lost
+PING_S = 20.0  # a manager that answers no ping for half of that is taken for lost
 LINGER_S = 0.004  # before a report, so that it takes along what follows at once
 
 

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 
@@ -61,9 +61,10 @@ class AgentHandle:
 @asynccontextmanager
 async def serve_agent(config: AgentConfig) -> AsyncIterator[AgentHandle]:
     """Run an agent until the block ends. Containers go on without it where their runtime lets them; the next one takes them over."""
+    config = replace(config, data=config.data.absolute())  # containers mount from there
     config.make_folders()
     held = lock(config.data)
-    host = PluginHost((accelerator_v21.SPEC, runtime_v10.SPEC), config.plugins)
+    host = PluginHost((accelerator_v21.SPEC, runtime_v10.SPEC), config.settings())
     try:
         await host.start()
         try:

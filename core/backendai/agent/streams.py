@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, cast
@@ -22,7 +23,7 @@ from backendai.wire.link import Open
 log = logging.getLogger(__name__)
 MOST = 512  # streams at once; more are turned away
 CONNECT_S = 10.0
-PING_S = 15.0
+KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 LAST_WORDS_S = 5.0
 LONG_S: Mapping[Verb, float] = {  # seconds that a whole conversation may take; the others live as long as both sides do
     Verb.GET: 3600.0, Verb.PUT: 3600.0, Verb.PULL: 3600.0, Verb.BUILD: 3600.0, Verb.IMAGES: 60.0, Verb.REMOVE_IMAGE: 150.0}
@@ -60,7 +61,8 @@ class Streams:
         try:
             async with asyncio.timeout(CONNECT_S):
                 socket = await self._http.ws_connect(
-                    url, max_msg_size=2 * MAX_DATA, heartbeat=PING_S, timeout=aiohttp.ClientWSTimeout(ws_close=LAST_WORDS_S))
+                    url, max_msg_size=2 * MAX_DATA, timeout=aiohttp.ClientWSTimeout(ws_close=LAST_WORDS_S))
+            _keep_alive(socket)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             log.info("stream %s could not be opened: %s", wanted.stream, error)
             return
@@ -179,6 +181,15 @@ class Streams:
         build = self._optional("build_image")
         async with aclosing(cast(Any, _body(socket))) as body:
             await _with_progress(socket, lambda report: build(str(arguments["name"]), body, report), reads=True)
+
+
+def _keep_alive(socket: Socket) -> None:
+    """Let the network notice a peer that is gone; a ping's answer would wait behind data that a slow reader has not taken."""
+    if (raw := socket.get_extra_info("socket")) is not None:
+        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(sockets, name):
+                raw.setsockopt(sockets.IPPROTO_TCP, getattr(sockets, name), value)
 
 
 def _code(error: BaseException) -> str:
