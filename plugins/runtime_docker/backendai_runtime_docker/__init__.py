@@ -1,1 +1,1 @@
-"""."""
+"""Containers by Docker or Podman, through the Docker Engine API on a unix socket."""

@@ -1,0 +1,51 @@
+"""Files into and out of a container, as tar streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+from aiodocker import DockerError
+from backendai.model.errors import Failure
+
+from backendai_runtime_docker.engine import HINT, Engine, refused
+from backendai_runtime_docker.tar import owned_by
+
+OPEN_S = 30.0
+QUIET_S = 60.0
+UNPACK_S = 3600.0
+
+
+async def get_archive(engine: Engine, id: str, path: str) -> AsyncIterator[bytes]:
+    """Yield *path* as a tar stream whose root is its last part."""
+    try:
+        async with engine.open("GET", f"containers/{id}/archive", params={"path": path}, within_s=OPEN_S) as response:
+            while True:
+                async with asyncio.timeout(QUIET_S):
+                    data = await response.content.readany()
+                if not data:
+                    return
+                yield data
+    except DockerError as error:
+        raise _not_there(error, path) from error
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise Failure("unavailable", f"The archive of {path} broke off; {HINT}.", detail=repr(error)) from error
+
+
+async def put_archive(engine: Engine, id: str, path: str, data: AsyncIterator[bytes], user: tuple[int, int]) -> None:
+    """Unpack a tar stream into the folder *path*; everything in it belongs to *user*."""
+    try:
+        async with engine.open("PUT", f"containers/{id}/archive", params={"path": path}, data=owned_by(data, *user),
+                               headers={"Content-Type": "application/x-tar"}, within_s=UNPACK_S) as response:
+            await response.read()
+    except DockerError as error:
+        raise _not_there(error, path) from error
+
+
+def _not_there(error: DockerError, path: str) -> Failure:
+    if error.status == 404:
+        return Failure("not-found", f"There is no {path} in the container.", detail=str(error))
+    if error.status == 400 and "not a directory" in error.message:
+        return Failure("not-found", f"{path} in the container is not a folder.", detail=str(error))
+    return refused(error, f"copy to or from {path}")

@@ -1,0 +1,79 @@
+"""The engine of this node, and all that is known of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiodocker import DockerError
+from backendai.model.errors import Failure
+from backendai.spec.runtime_v10 import Capabilities
+
+from backendai_runtime_docker.containers import Containers
+from backendai_runtime_docker.engine import HINT, Engine, refused
+from backendai_runtime_docker.images import find_image, list_images
+from backendai_runtime_docker.network import Networks
+from backendai_runtime_docker.probe import ASK_S, capabilities, is_podman, try_start
+from backendai_runtime_docker.spec import LOCAL_LOG
+
+PROOF_S = 5.0  # of a probe's time
+PODMAN_LOG: dict[str, Any] = {"Type": "k8s-file"}
+
+
+class Node:
+    """Everything that lives as long as the plugin. podman: the engine is one."""
+
+    def __init__(self, url: str, network: str, default_image: str, parallel: int) -> None:
+        self._default_image = default_image
+        self._parallel = parallel
+        self.engine = Engine(url)
+        self.networks = Networks(self.engine, network)
+        self.containers = Containers(self.engine, self.networks, parallel, LOCAL_LOG)
+        self.podman = False
+        self._trial: asyncio.Task[None] | None = None
+
+    async def probe(self) -> Capabilities:
+        """Ask the engine what it is; if it was late before, let it prove that it still starts containers."""
+        try:
+            version, info = await asyncio.gather(self.engine.get("version", within_s=ASK_S), self.engine.get("info", within_s=ASK_S))
+        except DockerError as error:
+            raise refused(error, "say what it is") from error
+        found = capabilities(version, info, self._default_image, self._parallel)
+        self.podman = self.networks.slirp = is_podman(version)
+        self.containers.log_driver(PODMAN_LOG if self.podman else LOCAL_LOG)
+        self.networks.forget()
+        if self.engine.doubted:
+            await self._try()
+        return found
+
+    async def _try(self) -> None:
+        """Let the engine prove that it starts containers. A slow one may take longer than a probe; the next probe asks again."""
+        if self._trial is None:
+            self._trial = asyncio.create_task(self._try_start())
+        done, _ = await asyncio.wait([self._trial], timeout=PROOF_S)
+        if not done:
+            raise Failure("unavailable", f"The container engine is tried: {self.engine.doubted}; {HINT}.")
+        trial, self._trial = self._trial, None
+        await trial
+
+    async def _try_start(self) -> None:
+        if image := await self._some_image():
+            await try_start(self.engine, image)
+
+    async def close(self) -> None:
+        """Remove what no container needs any more, and let go of the engine."""
+        try:
+            await self.networks.remove()
+        except Failure:
+            pass  # an engine that does not answer keeps it until the next time
+        if self._trial is not None:
+            self._trial.cancel()
+            await asyncio.wait([self._trial])
+        await self.engine.close()
+
+    async def _some_image(self) -> str:
+        """Return the id of any image that is here."""
+        if (found := await find_image(self.engine, self._default_image)) is not None:
+            return found.id
+        every = await list_images(self.engine)
+        return every[0].id if every else ""

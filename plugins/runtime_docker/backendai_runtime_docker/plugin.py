@@ -1,0 +1,121 @@
+"""The wiring of the runtime ``docker``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from backendai.spec import hookimpl
+from backendai.spec.runtime_v10 import (
+    ByteStream,
+    Capabilities,
+    Container,
+    ContainerSpec,
+    Event,
+    ExecStream,
+    Image,
+    LogChunk,
+    Report,
+    Usage,
+)
+
+from backendai_runtime_docker import archive, dial, events, exec, images, logs, stats
+from backendai_runtime_docker.node import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """url: ``unix:///path``; empty: DOCKER_HOST, or where Docker and Podman usually listen. network: the outward network's name.
+
+    parallel_starts: containers created or started at once. build_network, build_args: for ``bai image build``.
+    """
+
+    url: str = ""
+    default_image: str = "debian:bookworm-slim"
+    network: str = "backendai"
+    parallel_starts: int = 20
+    build_network: str = ""
+    build_args: dict[str, str] = field(default_factory=dict)
+
+
+class Docker:
+    """Containers by Docker 20.10+ or Podman 4.3+."""
+
+    Config = Options
+
+    def __init__(self, config: Options | None = None) -> None:
+        config = config or Options()
+        self.config = config
+        self.node = Node(config.url, config.network, config.default_image, config.parallel_starts)
+
+    async def teardown(self) -> None:
+        await self.node.close()
+
+    @hookimpl
+    async def probe(self) -> Capabilities:
+        return await self.node.probe()
+
+    @hookimpl
+    async def ensure_image(self, image: str, report: Report) -> Image:
+        return await images.find_image(self.node.engine, image) or await images.pull_image(self.node.engine, image, report)
+
+    @hookimpl
+    async def create(self, container: ContainerSpec) -> str:
+        return await self.node.containers.create(container)
+
+    @hookimpl
+    async def start(self, id: str) -> None:
+        await self.node.containers.start(id)
+
+    @hookimpl
+    async def stop(self, id: str, signal: str, grace_s: float) -> None:
+        await self.node.containers.stop(id, signal, grace_s)
+
+    @hookimpl
+    async def remove(self, id: str) -> None:
+        await self.node.containers.remove(id)
+
+    @hookimpl
+    async def list(self, labels: Mapping[str, str]) -> Sequence[Container]:
+        return await self.node.containers.list(labels)
+
+    @hookimpl
+    def events(self, labels: Mapping[str, str]) -> AsyncIterator[Event]:
+        return events.watch(self.node.engine, labels)
+
+    @hookimpl
+    def logs(self, id: str, offset: int, follow: bool) -> AsyncIterator[LogChunk]:
+        return logs.read_logs(self.node.engine, id, offset, follow, not self.node.podman)
+
+    @hookimpl
+    async def images(self) -> Sequence[Image]:
+        return await images.list_images(self.node.engine)
+
+    @hookimpl
+    async def remove_image(self, image: str) -> None:
+        await images.remove_image(self.node.engine, image)
+
+    @hookimpl
+    async def build_image(self, name: str, context: AsyncIterator[bytes], report: Report) -> Image:
+        return await images.build_image(self.node.engine, name, context, report, self.config.build_args, self.config.build_network)
+
+    @hookimpl
+    async def exec(self, id: str, argv: Sequence[str], env: Mapping[str, str], user: tuple[int, int] | None, workdir: str | None,
+                   tty: bool) -> ExecStream:
+        return await exec.run_inside(self.node.engine, id, argv, env, user, workdir, tty)
+
+    @hookimpl
+    def get_archive(self, id: str, path: str) -> AsyncIterator[bytes]:
+        return archive.get_archive(self.node.engine, id, path)
+
+    @hookimpl
+    async def put_archive(self, id: str, path: str, data: AsyncIterator[bytes]) -> None:
+        await archive.put_archive(self.node.engine, id, path, data, await self.node.containers.user(id))
+
+    @hookimpl
+    async def stats(self, ids: Sequence[str]) -> Mapping[str, Usage]:
+        return await stats.measure(self.node.engine, ids)
+
+    @hookimpl
+    async def dial(self, id: str, port: int) -> ByteStream:
+        return await dial.dial(await self.node.containers.pid(id), port)

@@ -1,0 +1,84 @@
+"""From the neutral container spec to the engine's JSON: pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backendai.spec.runtime_v10 import ContainerSpec, Limits
+
+HOME = "/home/work"
+NANO = 1_000_000  # of a core, in a thousandth of one
+LONG_AGO = "9000000000g"  # a log of that size is never rotated, so nothing is lost before it was read
+LOCAL_LOG = {"Type": "local", "Config": {"max-size": LONG_AGO, "max-file": "1", "compress": "false"}}
+
+
+def to_engine(spec: ContainerSpec, network: str, log: dict[str, Any] = LOCAL_LOG) -> dict[str, Any]:
+    """Return the body that creates *spec*. network: the engine's network mode; log: its log driver, which must keep every byte."""
+    uid, gid = spec.user
+    body: dict[str, Any] = {
+        "Image": spec.image,
+        "Hostname": spec.hostname,
+        "User": f"{uid}:{gid}",
+        "WorkingDir": spec.workdir,
+        "Env": [f"{name}={value}" for name, value in {**spec.env, **spec.edits.env}.items()],
+        "Labels": dict(spec.labels),
+        "HostConfig": _host_config(spec, network, log),
+    }
+    if spec.argv:
+        body["Entrypoint"], body["Cmd"] = [spec.argv[0]], list(spec.argv[1:])
+    return body
+
+
+def _host_config(spec: ContainerSpec, network: str, log: dict[str, Any]) -> dict[str, Any]:
+    edits = spec.edits
+    config: dict[str, Any] = {
+        "NetworkMode": network,
+        "IpcMode": "private",
+        "CapDrop": ["ALL"],
+        "CapAdd": list(edits.caps),
+        "SecurityOpt": ["no-new-privileges", *([] if spec.seccomp else ["seccomp=unconfined"])],
+        "ReadonlyRootfs": spec.read_only_root,
+        "Mounts": _mounts(spec),
+        "Devices": [{"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.permissions} for d in edits.devices],
+        "GroupAdd": [str(gid) for gid in edits.gids],
+        "LogConfig": log,
+        "RestartPolicy": {"Name": "no"},
+        **_limits(spec.limits),
+    }
+    if edits.cdi:
+        config["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": list(edits.cdi)}]
+    return config
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    if limits.cpu is not None:
+        config["NanoCpus"] = limits.cpu * NANO
+    if limits.memory is not None:
+        config["Memory"] = config["MemorySwap"] = limits.memory  # the same value means: no swap beside it
+    if limits.pids is not None:
+        config["PidsLimit"] = limits.pids
+    if limits.shm is not None:
+        config["ShmSize"] = limits.shm
+    if limits.nofile is not None:
+        config["Ulimits"] = [{"Name": "nofile", "Soft": limits.nofile, "Hard": limits.nofile}]
+    return config
+
+
+def _mounts(spec: ContainerSpec) -> list[dict[str, Any]]:
+    """Return what the spec mounts, and writable folders where the user needs one and the image may have none."""
+    wanted = [*spec.mounts, *spec.edits.mounts]
+    mounts = [{"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.readonly} for mount in wanted]
+    taken = {mount.target.rstrip("/") for mount in wanted}
+    uid, gid = spec.user
+    if spec.workdir == HOME and HOME not in taken:
+        mounts.append(_scratch(HOME, f"uid={uid},gid={gid},mode=0700"))
+    if spec.read_only_root and "/tmp" not in taken:
+        mounts.append(_scratch("/tmp", "mode=1777"))
+    return mounts
+
+
+def _scratch(target: str, options: str) -> dict[str, Any]:
+    """Return a volume in memory that goes with the container. A plain tmpfs would be out of reach of the archive calls."""
+    driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": options}}
+    return {"Type": "volume", "Target": target, "VolumeOptions": {"NoCopy": True, "DriverConfig": driver}}
