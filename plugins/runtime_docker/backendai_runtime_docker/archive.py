@@ -35,12 +35,26 @@ async def get_archive(engine: Engine, id: str, path: str) -> AsyncIterator[bytes
 
 async def put_archive(engine: Engine, id: str, path: str, data: AsyncIterator[bytes], user: tuple[int, int]) -> None:
     """Unpack a tar stream into the folder *path*; everything in it belongs to *user*."""
+    problems: list[Exception] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            async for piece in owned_by(data, *user):
+                yield piece
+        except Exception as error:  # ours or the sender's; the engine's complaint that it got too little would hide it
+            problems.append(error)
+            raise
+
     try:
-        async with engine.open("PUT", f"containers/{id}/archive", params={"path": path}, data=owned_by(data, *user),
+        async with engine.open("PUT", f"containers/{id}/archive", params={"path": path}, data=body(),
                                headers={"Content-Type": "application/x-tar"}, within_s=UNPACK_S) as response:
             await response.read()
     except DockerError as error:
         raise _not_there(error, path) from error
+    except Failure:
+        if problems:
+            raise problems[0] from None
+        raise
 
 
 def _not_there(error: DockerError, path: str) -> Failure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal as signals
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiodocker import DockerError
@@ -97,7 +97,7 @@ class Exec:
         try:
             await self._engine.ask("POST", f"exec/{self._id}/resize", params={"h": rows, "w": columns}, within_s=ASK_S)
         except DockerError as error:
-            if error.status < 500 and await self._running():
+            if error.status < 500 and await self._pid():
                 raise refused(error, "resize the terminal") from error
 
     async def signal(self, signal: str) -> None:
@@ -106,8 +106,7 @@ class Exec:
             number = signals.Signals[signal]
         except KeyError:
             raise Failure("invalid-request", f"There is no signal {signal}; use SIGINT, SIGTERM or the like.") from None
-        details = await self._inspect()
-        if not details.get("Running") or not (pid := int(details.get("Pid") or 0)):
+        if not (pid := await self._pid()):
             return
         try:
             os.kill(pid, number)
@@ -118,10 +117,7 @@ class Exec:
 
     async def exit_code(self) -> int:
         """Wait for the end of the process and return its status."""
-        pause = FIRST_LOOK_S
-        while (details := await self._inspect()).get("Running") or details.get("ExitCode") is None:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_LOOK_S)
+        details = await self._until(lambda now: not now.get("Running") and now.get("ExitCode") is not None)
         return int(details["ExitCode"])
 
     async def close(self) -> None:
@@ -132,8 +128,17 @@ class Exec:
         except OSError:
             pass  # closed by the other side
 
-    async def _running(self) -> bool:
-        return bool((await self._inspect()).get("Running"))
+    async def _pid(self) -> int:
+        """Return the process's id on the node, 0 once it has ended. The engine takes a moment to know it."""
+        details = await self._until(lambda now: bool(now.get("Pid")) or not now.get("Running"))
+        return int(details["Pid"]) if details.get("Running") else 0
+
+    async def _until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        pause = FIRST_LOOK_S
+        while not condition(details := await self._inspect()):
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_LOOK_S)
+        return details
 
     async def _inspect(self) -> dict[str, Any]:
         try:
