@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from backendai.model.slots import CPU, MEM, SCALE, SlotDecl
 from backendai.spec import hookimpl
-from backendai.spec.accelerator_v21 import Device, Grant, Sample
+from backendai.spec.accelerator_v21 import Device, Grant
 from backendai.spec.runtime_v10 import Edits
 
 GIB = 1 << 30
@@ -38,17 +37,12 @@ class Cpu:
     async def devices(self) -> Sequence[Device]:
         """Return one device: all cores together."""
         amount = max(0, round((usable_cores() - self._config.reserve) * SCALE))
-        return (Device("cpu", {CPU.name: amount}, model=_cpu_model()),)
+        return (Device("cpu", {CPU.name: amount}),)
 
     @hookimpl
     def edits(self, grants: Sequence[Grant]) -> Edits:
         """Ask for nothing: the container's limits do it."""
         return Edits()
-
-    @hookimpl
-    async def sample(self) -> Sequence[Sample]:
-        """Measure the load of the last minute."""
-        return (Sample("cpu", utilisation=min(1.0, os.getloadavg()[0] / max(1.0, usable_cores()))),)
 
 
 class Memory:
@@ -79,13 +73,6 @@ class Memory:
     def edits(self, grants: Sequence[Grant]) -> Edits:
         """Ask for nothing: the container's limits do it."""
         return Edits()
-
-    @hookimpl
-    async def sample(self) -> Sequence[Sample]:
-        """Measure what is in use on the machine."""
-        info = meminfo()
-        used = info["MemTotal"] - info["MemAvailable"]
-        return (Sample("mem", utilisation=used / info["MemTotal"], memory=used),)
 
 
 def meminfo() -> dict[str, int]:
@@ -131,10 +118,3 @@ def _word(path: Path, default: str) -> str:
         return path.read_text("ascii").strip() or default
     except OSError:  # the controller is not there
         return default
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return f"{math.ceil(usable_cores())} cores"

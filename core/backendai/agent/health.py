@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,24 +13,36 @@ from backendai.plugin.errors import PluginFault
 from backendai.spec.runtime_v10 import Capabilities
 
 log = logging.getLogger(__name__)
+AWAY_S, HUNG_S = 2.0, 30.0  # of doubt after a call was refused, and after one did not come back
 
 
 @dataclass(slots=True)
 class Health:
-    """why: empty while the runtime answers. capabilities: None until it has. heard: called when either changes."""
+    """why: empty while the runtime answers. capabilities: None until it has. heard: called when either changes.
+
+    doubted_until: a call failed although others may work; until then (monotonic) an answer to another call proves nothing.
+    """
 
     why: str = ""
     capabilities: Capabilities | None = None
     heard: Callable[[], None] = field(default=lambda: None)
+    doubted_until: float = 0.0
 
     def well(self, capabilities: Capabilities | None = None) -> None:
         """Note that the runtime answered."""
+        if time.monotonic() < self.doubted_until:
+            return
         if self.why:
             log.info("the runtime answers again")
         new = capabilities is not None and capabilities != self.capabilities
         if self.why or new:
             self.why, self.capabilities = "", capabilities or self.capabilities
             self.heard()
+
+    def doubt(self, error: BaseException) -> None:
+        """Note that a call which changes something did not succeed: for a while nobody should count on the runtime."""
+        self.doubted_until = time.monotonic() + (AWAY_S if isinstance(error, Failure) else HUNG_S)
+        self.ill(error)
 
     def ill(self, error: BaseException) -> None:
         """Note that it did not, and why."""

@@ -82,7 +82,7 @@ class Life:
             try:
                 self._save()
             except OSError as worse:  # the disk is full; what follows tries to save again
-                self._node.health.ill(worse)
+                self._node.health.doubt(worse)
         else:
             await self._pause(min(PAUSE_S * 2 ** min(kernel.failures, 10), LONGEST_PAUSE_S))
 
@@ -94,7 +94,7 @@ class Life:
             except (Failure, TimeoutError):
                 log.debug("the runtime does not answer a look either")
         else:
-            self._node.health.ill(error)
+            self._node.health.doubt(error)
             self._lookout.ask()
 
     def _too_late(self, step: Step) -> bool:
@@ -170,8 +170,6 @@ class Life:
         self._enter(KernelState.STARTING)
         container = kernel.container
         assert container is not None  # the step is for a created container
-        if self._too_late(Step.START):
-            raise Failure("runtime-fault", f"The container could not be started within {kernel.entry.order.start_s:g} s.")
         async with self._starts:
             with kernel.acting():
                 await self._node.runtime.start(container.id)

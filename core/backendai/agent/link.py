@@ -132,7 +132,7 @@ class Link:
                     try:
                         self._reconciler.apply(desired)
                     except OSError as error:
-                        self._node.health.ill(error)
+                        self._node.health.doubt(error)
                         raise
                     self._generation = desired.generation
                 case Purge(kernels):

@@ -66,7 +66,7 @@ class Lookout:
                     if not future.done():
                         future.set_result(None)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._resync_s):
+                    async with asyncio.timeout(min(self._resync_s, RETRY_S) if self._health.why else self._resync_s):
                         await self._asked.wait()
 
     async def listen(self) -> None:

@@ -40,7 +40,7 @@ async def pump(node: Node, kernel: Kernel, lookout: Lookout) -> None:
             failures += ended
             log.warning("kernel %s: its output cannot be taken now: %s", kernel.id, explain(error))
             if isinstance(error, OSError):
-                node.health.ill(error)
+                node.health.doubt(error)
             if failures >= TRIES:
                 _say_lost(kernel, explain(error))
                 break

@@ -17,7 +17,7 @@ from backendai.agent import init
 from backendai.agent.accelerators import meminfo
 from backendai.agent.config import AgentConfig
 from backendai.agent.devices import Devices
-from backendai.agent.health import Health, explain
+from backendai.agent.health import Health, explain, is_passing
 from backendai.agent.journal import Fact, Journal, lock
 from backendai.agent.link import Link
 from backendai.agent.node import Node
@@ -170,8 +170,9 @@ async def _measure(node: Node, reconciler: Reconciler) -> None:
         try:
             node.usage = await _usage(node.runtime, running) if running and not node.health.why else {}
         except (Failure, PluginFault) as error:
-            node.health.ill(error)
-            reconciler.lookout.ask()
+            if is_passing(error):
+                node.health.doubt(error)
+                reconciler.lookout.ask()
         await asyncio.sleep(node.config.stats_s)
 
 

@@ -50,6 +50,7 @@ class Box:
     container: Container
     output: list[tuple[int, bytes]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    cut: bool = False  # who follows its output is cut off
 
     def become(self, **changes: Any) -> None:
         self.container = replace(self.container, **changes)
@@ -256,7 +257,7 @@ class ToyRuntime:
                 stream, data = box.output[offset]
                 offset += 1
                 yield LogChunk(stream, data, offset)
-            if not follow or box.container.state is ContainerState.EXITED:
+            if not follow or box.cut or box.container.state is ContainerState.EXITED:
                 return
             await changed.wait()
 

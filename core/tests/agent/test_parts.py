@@ -118,7 +118,6 @@ async def test_cpu_and_memory_lend_what_the_machine_has_but_for_the_reserve() ->
     cpu, memory = accelerators.Cpu(accelerators.Cpu.Config(reserve=0.5)), accelerators.Memory(accelerators.Memory.Config(reserve=1 << 20))
     assert (await cpu.devices())[0].slots == {"cpu": round((accelerators.usable_cores() - 0.5) * 1000)}
     assert (await memory.devices())[0].slots == {"mem": accelerators.usable_memory() - (1 << 20)}
-    assert 0 <= ((await memory.sample())[0].utilisation or 0) <= 1 and 0 <= ((await cpu.sample())[0].utilisation or 0) <= 1
     assert cpu.edits([]) == memory.edits([]) == Edits()
 
 
