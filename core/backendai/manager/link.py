@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket as sockets
 from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from backendai.manager.answering import CLOSE_S, keep_alive
 from backendai.manager.auth import authenticate_agent
 from backendai.manager.context import Context
 from backendai.model.errors import Failure
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SILENCE_S = 30.0  # an agent beats every 5 s
 SEND_S = 20.0  # for one message to leave
-CLOSE_S = 2.0
 BACKLOG = 32 * 1024 * 1024  # bytes that wait to be sent; an agent that takes no more is cut off, and hears everything anew
 MAX_MESSAGE = 64 * 1024 * 1024  # a hello of some 100,000 kernels
 MAX_FRAME = 16 * 1024 * 1024  # of a stream: the list of an agent's images is one message
-KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 class AgentLink:
@@ -95,18 +93,6 @@ def routes(context: Context, orchestrator: Orchestrator) -> list[web.RouteDef]:
         return socket
 
     return [web.get("/v1/link", link), web.get("/v1/link/streams/{stream}", stream)]
-
-
-def keep_alive(request: web.Request) -> None:
-    """Let the network notice a peer that is gone for good.
-
-    WebSocket pings cannot do that on a stream: a pong waits behind the data that a slow reader has not taken yet.
-    """
-    socket = request.transport.get_extra_info("socket") if request.transport is not None else None
-    if socket is not None:
-        for name, value in KEEP_ALIVE.items():
-            if hasattr(sockets, name):
-                socket.setsockopt(sockets.IPPROTO_TCP, getattr(sockets, name), value)
 
 
 async def _serve(context: Context, orchestrator: Orchestrator, request: web.Request, socket: web.WebSocketResponse) -> str:

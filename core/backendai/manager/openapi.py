@@ -27,7 +27,7 @@ def document(registry: Registry) -> dict[str, Any]:
     """Return the whole description of the API."""
     operations, streams = list(registry), list(registry.streams.values())
     wanted = [o.output for o in operations if o.http.status != 204] + [o.input for o in operations] + [Problem]
-    wanted += [t for s in streams for t in (s.body, s.output) if t is not None]
+    wanted += [t for s in streams for t in (s.query, s.body, s.output) if t is not None]
     schemas, components = msgspec.json.schema_components(wanted, ref_template="#/components/schemas/{name}")
     shapes = {id(kind): schema for kind, schema in zip(wanted, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
@@ -35,8 +35,8 @@ def document(registry: Registry) -> dict[str, Any]:
         described = _operation(operation, shapes, components)
         paths.setdefault(operation.http.path, {})[operation.http.method.lower()] = described
     for stream in streams:
-        paths.setdefault(stream.http.path, {})[stream.http.method.lower()] = _stream(stream, shapes)
-    inputs = {schema["$ref"].rpartition("/")[2] for o in operations if "$ref" in (schema := shapes[id(o.input)])}
+        paths.setdefault(stream.http.path, {})[stream.http.method.lower()] = _stream(stream, shapes, components)
+    inputs = {shapes[id(kind)]["$ref"].rpartition("/")[2] for kind in [o.input for o in operations] + [s.query for s in streams]}
     return {
         "openapi": "3.1.0",
         "info": {"title": "backendai", "version": backendai.__version__, "description": _codes()},
@@ -68,14 +68,15 @@ def _operation(operation: Operation, shapes: dict[int, Any], components: dict[st
     return here
 
 
-def _stream(stream: Stream, shapes: dict[int, Any]) -> dict[str, Any]:
+def _stream(stream: Stream, shapes: dict[int, Any], components: dict[str, Any]) -> dict[str, Any]:
     text = {"type": "string"}
+    query = components[shapes[id(stream.query)]["$ref"].rpartition("/")[2]]
     good: dict[str, Any] = {"description": stream.doc}
     if stream.http.status == 200:
         good["content"] = {stream.content: {"schema": text if stream.output is None else shapes[id(stream.output)]}}
     here: dict[str, Any] = {
         "operationId": stream.name, "summary": stream.doc, "tags": [stream.name.partition(".")[0]],
-        "parameters": _parameters(stream.http.in_path, stream.http.query, {}, ()),
+        "parameters": _parameters(stream.http.in_path, stream.http.query, query.get("properties", {}), query.get("required", [])),
         "responses": {str(stream.http.status): good, "default": _problem(shapes)},
     }
     if stream.body is not None:

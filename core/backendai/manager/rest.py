@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -32,6 +32,7 @@ _OPEN = ("/v1/openapi.json",)  # of /v1, without a token; the link authenticates
 _BY_STATUS = {400: "invalid-request", 401: "unauthenticated", 403: "forbidden", 404: "not-found", 405: "not-allowed",
               413: "too-large", 429: "too-many"}
 _encoder = msgspec.json.Encoder()
+T = TypeVar("T", bound=Input)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -67,18 +68,14 @@ def answer_to(operation: Operation) -> Handler:
 
 def _reader(operation: Operation) -> Callable[[web.Request, bytes], Input]:
     """Return a function that turns a request into the operation's input."""
-    kinds = {f.encode_name: f.type for f in msgspec.structs.fields(operation.input)}
     in_path, in_query, has_body = operation.http.in_path, frozenset(operation.http.query), bool(operation.body)
+    kinds = {f.encode_name: f.type for f in msgspec.structs.fields(operation.input) if f.encode_name in in_query}
 
     def read(request: web.Request, body: bytes) -> Input:
         values = _read_json(body) if has_body else {}
         if misplaced := sorted(values.keys() & {*in_path, *in_query}):
             raise Failure("invalid-request", f"{misplaced[0]}: this belongs into the address, not into the body.")
-        for name, text in request.query.items():
-            if name not in in_query:
-                known = ", ".join(sorted(in_query)) or "none"
-                raise Failure("invalid-request", f"{name}: unknown in the query; known are: {known}.")
-            values[name] = _read_query(name, text, kinds[name])
+        values |= _read_query(request, kinds)
         for name in in_path:
             values[name] = request.match_info[name]
         try:
@@ -101,13 +98,35 @@ def _read_json(body: bytes) -> dict[str, Any]:
     return values
 
 
-def _read_query(name: str, text: str, kind: Any) -> Any:
-    if kind is bool:
-        text = {"1": "true", "0": "false", "": "true"}.get(text, text.lower())
+def _read_query(request: web.Request, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    values = {}
+    for name, text in request.query.items():
+        if name not in kinds:
+            raise Failure("invalid-request", f"{name}: unknown in the query; known are: {', '.join(sorted(kinds)) or 'none'}.")
+        if kinds[name] is bool:
+            text = {"1": "true", "0": "false", "": "true"}.get(text, text.lower())
+        try:
+            values[name] = msgspec.convert(text, kinds[name], strict=False)
+        except msgspec.ValidationError as error:
+            raise Failure("invalid-request", f"{name}: {text!r} is not usable here: {error}.") from error
+    return values
+
+
+def read_query(request: web.Request, kind: type[T]) -> T:
+    """Return the address's query as *kind*."""
+    values = _read_query(request, {f.encode_name: f.type for f in msgspec.structs.fields(kind)})
     try:
-        return msgspec.convert(text, kind, strict=False)
+        return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise Failure("invalid-request", f"{name}: {text!r} is not usable here: {error}.") from error
+        raise invalid(error) from error
+
+
+async def read_json(request: web.Request, kind: type[T]) -> T:
+    """Return a JSON request's body as *kind*."""
+    try:
+        return msgspec.convert(_read_json(await read_body(request)), kind)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from error
 
 
 async def read_body(request: web.Request, most: int = MAX_BODY) -> bytes:

@@ -73,9 +73,9 @@ async def serve_manager(config: ManagerConfig) -> AsyncIterator[ManagerHandle]:
             await context.host.all(hook_v20.SPEC).activate_manager()
         except Reject as veto:
             raise Failure("rejected", veto.reason) from veto
-        url = await _listen(context, stack)
-        loops: dict[str, Callable[[], Awaitable[None]]] = {
-            "orchestrator": Orchestrator(context).run, "prune": lambda: _prune(context)}
+        orchestrator = Orchestrator(context)
+        url = await _listen(context, orchestrator, stack)
+        loops: dict[str, Callable[[], Awaitable[None]]] = {"orchestrator": orchestrator.run, "prune": lambda: _prune(context)}
         if context.host.each(monitor_stats_v10.SPEC):
             loops["report"] = lambda: report_for_ever(context)
         for name, run in loops.items():
@@ -86,6 +86,7 @@ async def serve_manager(config: ManagerConfig) -> AsyncIterator[ManagerHandle]:
             yield ManagerHandle(context, url, first_token)
         finally:
             context.bus.end()
+            context.live.end()
 
 
 async def make_context(config: ManagerConfig, stack: AsyncExitStack) -> Context:
@@ -103,15 +104,16 @@ async def make_context(config: ManagerConfig, stack: AsyncExitStack) -> Context:
     return context
 
 
-async def _listen(context: Context, stack: AsyncExitStack) -> str:
+async def _listen(context: Context, orchestrator: Orchestrator, stack: AsyncExitStack) -> str:
     """Begin to answer requests; return the address."""
     config, registry = context.config, built_in()
-    app = make_app(context, registry, [*link.routes(context), *streams.routes(context)])
+    app = make_app(context, registry, [*link.routes(context, orchestrator), *streams.routes(context)])
     bound = _bind(config)
     host, port = bound.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     await mount_webapps(app, context, registry, url)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=config.drain_s)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=config.drain_s,
+                           handler_cancellation=True)  # nobody waits on for a client that has gone
     stack.push_async_callback(runner.cleanup)
     await runner.setup()
     await web.SockSite(runner, bound).start()

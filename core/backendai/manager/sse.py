@@ -14,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backendai.manager.access import Caller
 from backendai.manager.bus import Event, Subscription
 from backendai.manager.context import Context
-from backendai.manager.rest import CONTEXT, REQUEST, caller_of
+from backendai.manager.operations.streams import EventsQuery
+from backendai.manager.rest import CONTEXT, REQUEST, caller_of, read_query
 from backendai.manager.store.schema import events
 from backendai.model.errors import Failure
 
 KEEP_ALIVE_S = 15.0  # a comment so often keeps middlemen from closing a quiet stream
 REPLAY = 500  # events in one read
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-_FALSE = ("false", "0", "no")
 
 
 class EventLine(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class EventLine(msgspec.Struct, frozen=True):
 async def watch(request: web.Request) -> web.StreamResponse:
     """Replay what came after ``Last-Event-ID``, then follow unless ``follow=false``. Without that header it starts now."""
     context, caller = request.app[CONTEXT], caller_of(request)
-    follow = request.query.get("follow", "true").lower() not in _FALSE
+    follow = read_query(request, EventsQuery).follow
     after = _resume_point(request)
     with context.bus.subscribe() as subscription:  # before the replay, so that nothing falls between
         if after is None:

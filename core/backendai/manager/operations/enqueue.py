@@ -104,7 +104,6 @@ async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Se
                 said = f"You have an active session named {input.name!r}; stop it or choose another name."
                 raise Failure("name-taken", said) from error
             enqueue = replace(enqueue, spec=replace(spec, name=make_name(1_000_000)))
-    context.bus.wake()
     if hooked:
         context.tasks.spawn(context.host.all(HOOK).post_enqueue_session(enqueue), "post_enqueue_session")
     return session
@@ -123,6 +122,7 @@ async def _insert(context: Context, caller: Caller, enqueue: Enqueue) -> Session
         tx.later(kernels, container)
         remember(tx, caller, enqueue.id, now)
         tx.event("session.created", enqueue.id, caller.id, {"by": caller.user.name, "name": spec.name, "state": "PENDING"})
+        tx.after(context.bus.wake)
 
     await context.store.write(job)
     return Session(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar, get_type_hints
@@ -90,16 +92,19 @@ class Operation:
 class Stream:
     """A route that speaks in a stream, so its handler is written by hand. content: media type of what it sends.
 
-    takes: media type of what it reads, empty for nothing. body, output: types where they are plain JSON.
+    query: what the address may hold. takes: media type of what it reads, empty for nothing. body, output: types where they are
+    plain JSON. mutates: it is audited.
     """
 
     name: str
     http: Http
     doc: str
+    query: type[Input] = Nothing
     content: str = "application/octet-stream"
     takes: str = ""
     body: Any = None
     output: Any = None
+    mutates: bool = False
 
 
 def declare(name: str, run: Callable[[Context, Caller, Any], Awaitable[Any]], method: str, path: str, *, status: int = 200,
@@ -112,10 +117,12 @@ def declare(name: str, run: Callable[[Context, Caller, Any], Awaitable[Any]], me
     return Operation(name, run, http, hints["input"], output, permission, mutates, creates, secret)
 
 
-def declare_stream(name: str, method: str, path: str, doc: str, *, query: tuple[str, ...] = (), status: int = 200,
-                   content: str = "application/octet-stream", takes: str = "", body: Any = None, output: Any = None) -> Stream:
+def declare_stream(name: str, method: str, path: str, doc: str, *, query: type[Input] = Nothing, status: int = 200,
+                   content: str = "application/octet-stream", takes: str = "", body: Any = None, output: Any = None,
+                   mutates: bool = False) -> Stream:
     """Declare a hand-written route, so that the API's description and its routes cannot drift apart."""
-    return Stream(name, Http(method, path, status, query), doc, content, takes, body, output)
+    names = tuple(f.encode_name for f in msgspec.structs.fields(query))
+    return Stream(name, Http(method, path, status, names), doc, query, content, takes, body, output, mutates)
 
 
 class Registry:
@@ -155,22 +162,31 @@ class Registry:
 
 async def invoke(context: Context, caller: Caller, operation: Operation, input: Input) -> Any:
     """Run *operation* for *caller*, whatever surface it came through: check, run, count and audit."""
-    started, outcome = time.perf_counter(), "ok"
-    try:
+    with counted(context, caller, operation.name, operation.mutates):
         if operation.permission is Permission.ADMIN and not caller.admin:
             raise Failure("forbidden", f"Only an administrator may use {operation.name}; ask yours.")
         return await operation.run(context, caller, input)
+
+
+@contextmanager
+def counted(context: Context, caller: Caller, name: str, mutates: bool) -> Iterator[None]:
+    """Count what happens inside by its outcome and the time that it takes. mutates: write an audit line too."""
+    started, outcome = time.perf_counter(), "ok"
+    try:
+        yield
     except Failure as failure:
         outcome = failure.code
+        raise
+    except asyncio.CancelledError:
+        outcome = "cancelled"  # its sender has gone
         raise
     except BaseException:
         outcome = "internal"
         raise
     finally:
-        context.metrics.operation(operation.name, outcome, time.perf_counter() - started)
-        if operation.mutates:
-            fields = {"operation": operation.name, "user": caller.user.name, "outcome": outcome}
-            audit_log.info("operation", extra={"fields": fields})
+        context.metrics.operation(name, outcome, time.perf_counter() - started)
+        if mutates:
+            audit_log.info("operation", extra={"fields": {"operation": name, "user": caller.user.name, "outcome": outcome}})
 
 
 def read_input(operation: Operation, arguments: Mapping[str, Any]) -> Input:

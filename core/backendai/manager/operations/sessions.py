@@ -163,9 +163,9 @@ async def _note_stop(context: Context, caller: Caller, row: Row[Any], grace_s: f
         if (await tx.connection.execute(change)).rowcount:
             tx.event("session.stop", row.id, row.owner_id, {"by": caller.user.name, "name": row.name, "state": row.state})
             tx.after(lambda: context.bus.changed(row.id))
+            tx.after(context.bus.wake)
 
     await context.store.write(job)
-    context.bus.wake()
 
 
 async def remove(context: Context, caller: Caller, input: DeleteSession) -> None:

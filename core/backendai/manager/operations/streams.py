@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -13,13 +14,21 @@ NDJSON = "application/x-ndjson"
 TAR = "application/x-tar"
 
 
+class LogsQuery(Input, frozen=True):
+    """follow: until the session has ended. tail: only the last so many lines. format: frames, or text for both streams as one."""
+
+    follow: bool = False
+    tail: int | None = None
+    format: Literal["frames", "text"] = "frames"
+
+
 class Exec(Input, frozen=True):
-    """A command to run to its end. stdin: what it reads, as text."""
+    """A command to run to its end. user: UID or UID:GID, for administrators. stdin: what it reads. timeout_s: at most an hour."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
-    stdin: str | None = None
-    timeout_s: float | None = None
+    stdin: str = ""
+    timeout_s: float = 600.0
     user: str | None = None
     workdir: str | None = None
 
@@ -32,28 +41,47 @@ class Ran(msgspec.Struct, frozen=True):
     stderr: str
 
 
+class ArchiveQuery(Input, frozen=True):
+    """path: inside the session; what is not absolute is below its home."""
+
+    path: str
+
+
 class Pull(Input, frozen=True):
-    """image: NAME:TAG. agent: its id or name; none for every connected one."""
+    """image: NAME:TAG. agent: its id or name; none for every connected one that can."""
 
     image: str
     agent: str | None = None
 
 
+class BuildQuery(Input, frozen=True):
+    """name: of the new image. agent: its id or name; none for every connected one that can."""
+
+    name: str
+    agent: str | None = None
+
+
+class EventsQuery(Input, frozen=True):
+    """follow: go on after what has happened already."""
+
+    follow: bool = True
+
+
 _SESSION = "/v1/sessions/{id}"
 STREAMS = (
-    declare_stream("sessions.logs", "GET", f"{_SESSION}/logs", "Stream a session's output.",
-                   query=("follow", "tail", "format"), content=FRAMES_TYPE),
-    declare_stream("sessions.exec", "GET", f"{_SESSION}/exec", "Run a command in a session, over a WebSocket.", status=101),
+    declare_stream("sessions.logs", "GET", f"{_SESSION}/logs", "Stream a session's output.", query=LogsQuery, content=FRAMES_TYPE),
+    declare_stream("sessions.exec", "GET", f"{_SESSION}/exec", "Run a command in a session, over a WebSocket.", status=101,
+                   mutates=True),
     declare_stream("sessions.run", "POST", f"{_SESSION}/exec", "Run a command in a session to its end.",
-                   content="application/json", body=Exec, output=Ran),
+                   content="application/json", body=Exec, output=Ran, mutates=True),
     declare_stream("sessions.download", "GET", f"{_SESSION}/archive", "Read a path of a session as a tar.",
-                   query=("path",), content=TAR),
+                   query=ArchiveQuery, content=TAR),
     declare_stream("sessions.upload", "PUT", f"{_SESSION}/archive", "Unpack a tar at a path of a session.",
-                   query=("path",), status=204, takes=TAR),
+                   query=ArchiveQuery, status=204, takes=TAR, mutates=True),
     declare_stream("images.pull", "POST", "/v1/images/pull", "Fetch an image; progress, a JSON object a line.",
-                   content=NDJSON, body=Pull),
+                   content=NDJSON, body=Pull, mutates=True),
     declare_stream("images.build", "POST", "/v1/images/build", "Build an image from a folder; progress, a JSON object a line.",
-                   query=("name", "agent"), content=NDJSON, takes=TAR),
+                   query=BuildQuery, content=NDJSON, takes=TAR, mutates=True),
     declare_stream("events.watch", "GET", "/v1/events", "Follow what happens, as server-sent events; ``Last-Event-ID`` resumes.",
-                   query=("follow",), content="text/event-stream"),
+                   query=EventsQuery, content="text/event-stream"),
 )
