@@ -13,6 +13,7 @@ from backendai_runtime_sandbox.engine import Engine
 from backendai_runtime_sandbox.pipes import Sink, Source
 from backendai_runtime_sandbox.process import Child, spawn
 
+_SELF = "/proc/self/exe"  # this interpreter, also where its path is closed to us
 HELPER = Path(__file__).with_name("archiver.py")
 _NOT_FOUND = 44
 
@@ -64,7 +65,7 @@ def _help(engine: Engine, id: str, words: Sequence[str], places: dict[int, int])
     if pid is None:
         raise Failure("conflict", "The container does not run; its files can be copied while it does.")
     user = ",".join(map(str, record.user)) if engine.node.privileged else ""
-    return spawn([sys.executable, "-I", "-S", str(HELPER), str(pid), user, *words], places)
+    return spawn([sys.executable, "-I", "-S", str(HELPER), str(pid), user, *words], places, program=_SELF)
 
 
 async def _judge(child: Child, path: str, said: int) -> None:

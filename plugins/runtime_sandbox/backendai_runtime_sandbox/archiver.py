@@ -13,6 +13,7 @@ import os
 import stat
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 NOT_FOUND = 44
@@ -51,13 +52,15 @@ def put(path: str) -> None:
         sys.exit(NOT_FOUND)
     uid, gid = os.getuid(), os.getgid()
 
-    def keep(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-        kept = tarfile.tar_filter(member, folder)
-        return kept.replace(uid=uid, gid=gid, uname="", gname="", deep=False)
+    def ours(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+        for member in tar:
+            member.uid, member.gid, member.uname, member.gname = uid, gid, "", ""
+            yield member
 
     os.umask(0o022)
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|*", bufsize=65536) as tar:
-        tar.extractall(path, filter=keep)
+        tar.extraction_filter = lambda member, _: member  # whatever it does, it does as the container's user
+        tar.extractall(path, members=ours(tar))
     while sys.stdin.buffer.read(65536):
         pass  # what follows the end of an archive is padding, and the other side wants to be rid of it
 

@@ -23,6 +23,7 @@ from backendai_runtime_sandbox.mends import mend
 from backendai_runtime_sandbox.plan import Ground, environment, files, make_plan, prepare_layer, refuse
 from backendai_runtime_sandbox.process import run, wait_for_pid
 
+NO_WAY_OUT = "it needs slirp4netns (`apt-get install slirp4netns`) and access to /dev/net/tun (`chmod 666 /dev/net/tun`)"
 STARTS = 20  # at once
 KILL_S = 30.0  # a killed container is gone within microseconds, unless it hangs in the kernel
 
@@ -64,8 +65,7 @@ class Engine:
             return spec.name
         refuse(spec, self.node.privileged)
         if spec.network == "outward" and not self.node.slirp:
-            raise Failure("unsupported", "There is no way out of a sandbox here without slirp4netns; install it, such as by "
-                                         "`apt-get install slirp4netns`, or ask for a private network.")
+            raise Failure("unsupported", f"There is no way out of a sandbox here: {NO_WAY_OUT}; or ask for a private network.")
         if not spec.argv:
             raise Failure("bad-image", f"The image {spec.image} runs nothing by itself; say which command to run.")
         fresh = box.folder.with_name(FRESH + spec.name)

@@ -265,7 +265,7 @@ def make_exec(pid: int, argv: Sequence[str], env: Mapping[str, str], user: tuple
     operations.append(joining(pid, privileged, EVERYWHERE, stay=True))
     if privileged:
         operations.append(("groups", ",".join(map(str, gids))))
-    operations.append(("user", str(user[0]), str(user[1])))
+    operations += [("user", str(user[0]), str(user[1])), ("bound",)]
     operations += [("env", f"{name}={value}") for name, value in env.items()]
     if terminal:
         operations.append(("terminal", "24", "80"))

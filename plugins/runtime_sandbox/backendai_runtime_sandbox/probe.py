@@ -15,10 +15,11 @@ from backendai_runtime_sandbox import seccomp
 from backendai_runtime_sandbox.build import build_shim
 from backendai_runtime_sandbox.cgroup import Cgroups, find_cgroups
 from backendai_runtime_sandbox.config import Config, Folders
-from backendai_runtime_sandbox.engine import STARTS, Engine, Node
+from backendai_runtime_sandbox.engine import NO_WAY_OUT, STARTS, Engine, Node
 from backendai_runtime_sandbox.images import HOST
 
 _SYS_ADMIN = 1 << 21
+_TUN = "/dev/net/tun"
 _ORDINARY = "cgroups may not be written here ({why}); run the agent as root, or in a service to which a cgroup is delegated"
 
 
@@ -32,7 +33,7 @@ async def look_around(config: Config, folders: Folders) -> Node:
                                      "or in a privileged container.")
     shim = await build_shim(folders.programs)
     cgroups = find_cgroups(f"{zlib.crc32(str(folders.root).encode()):08x}", config.cgroup)
-    return Node(shim, privileged, cgroups, overlay=True, slirp=shutil.which("slirp4netns") or "")
+    return Node(shim, privileged, cgroups, overlay=True, slirp=(shutil.which("slirp4netns") or "") if os.access(_TUN, os.R_OK | os.W_OK) else "")
 
 
 async def try_out(engine: Engine) -> None:
@@ -56,7 +57,7 @@ def capabilities(node: Node) -> Capabilities:
     if node.slirp:
         features.add("network-outward")
     else:
-        missing["network-outward"] = "slirp4netns is not installed; `apt-get install slirp4netns`"
+        missing["network-outward"] = NO_WAY_OUT
     features |= {name for name in ("memory", "cpu", "pids") if name in node.cgroups.parents}
     missing |= {name: _ORDINARY.format(why=why) for name, why in node.cgroups.why.items() if name in ("memory", "cpu", "pids")}
     if not node.privileged and "pids" not in features:

@@ -39,15 +39,18 @@ class Child:
             os.kill(self.pid, number)
 
 
-def spawn(argv: Sequence[str], places: Mapping[int, int], env: Mapping[str, str] | None = None) -> Child:
-    """Start a program in a session of its own. places: which of our descriptors it has as 0, 1, 2 and so on; the rest is closed."""
+def spawn(argv: Sequence[str], places: Mapping[int, int], program: str = "") -> Child:
+    """Start a program in a session of its own, with an empty environment.
+
+    places: which of our descriptors it has as 0, 1, 2 and so on; the rest is closed. program: its file, where that is not argv[0].
+    """
     null = os.open(os.devnull, os.O_RDWR)
     moved = {}  # out of the way of the targets, so that none is overwritten before it is copied
     try:
         for target in sorted({0, 1, 2, *places}):
             moved[target] = _high(places.get(target, null))
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in moved.items()]
-        pid = os.posix_spawn(argv[0], list(argv), dict(env) if env is not None else {}, file_actions=actions, setsid=True,
+        pid = os.posix_spawn(program or argv[0], list(argv), {}, file_actions=actions, setsid=True,
                              setsigmask=[], setsigdef=HANDLED)
     finally:
         os.close(null)

@@ -16,6 +16,7 @@
 #include <linux/openat2.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -39,7 +40,7 @@ struct attributes { /* struct mount_attr, which older headers lack */
     unsigned long long set, clear, propagation, userns;
 };
 
-int complain_to = 2;
+int complain_to = 2, lifeline = -1;
 static int root = -1;
 static struct sock_fprog filter;
 
@@ -174,6 +175,13 @@ static void become(uid_t uid, gid_t gid) {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) fail(125, "set", "no_new_privs");
 }
 
+/* Die with the parent; it may have died before we asked. */
+static void bind_life(void) {
+    struct pollfd parent = {lifeline, 0, 0};
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (poll(&parent, 1, 0) > 0) _exit(137);
+}
+
 static void set_groups(char *list) {
     gid_t groups[64];
     size_t count = 0;
@@ -233,15 +241,16 @@ static _Noreturn void stand_for(pid_t child, sigset_t *all) {
 static void join(pid_t pid, long namespaces, int stay) {
     sigset_t all, before;
     pid_t child;
-    int target = syscall(SYS_pidfd_open, pid, 0);
+    int life[2], target = syscall(SYS_pidfd_open, pid, 0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* nobody in there may look at us on our way in */
     if (target < 0 || setns(target, namespaces) < 0) fail(125, "join", "container");
     close(target);
     if (!stay) return;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);
-    if ((child = fork()) < 0) fail(125, "fork", "process");
-    if (child) stand_for(child, &all);
+    if (pipe2(life, O_CLOEXEC) < 0 || (child = fork()) < 0) fail(125, "fork", "process");
+    if (child) close(life[0]), stand_for(child, &all);
+    close(life[1]), lifeline = life[0];
     sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
@@ -282,7 +291,7 @@ _Noreturn void follow(struct plan plan) {
         else if (IS("join")) a = next_word(&plan), b = next_word(&plan), join(atoi(a), atol(b), number(&plan));
         else if (IS("groups")) set_groups(next_word(&plan));
         else if (IS("user")) TWO, become(atol(a), atol(b));
-        else if (IS("bound")) prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        else if (IS("bound")) bind_life();
         else if (IS("env")) putenv(next_word(&plan));
         else if (IS("workdir")) { a = next_word(&plan); if (chdir(a) < 0) fail(126, "chdir", a); }
         else if (IS("terminal")) TWO, take_terminal(atoi(a), atoi(b));

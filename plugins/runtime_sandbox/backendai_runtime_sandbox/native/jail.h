@@ -11,6 +11,7 @@ struct plan {
 };
 
 extern int complain_to; /* where a step that fails says so */
+extern int lifeline;    /* a pipe that ends when our parent does */
 
 struct plan read_plan(int fd);
 char *next_word(struct plan *plan);

@@ -144,8 +144,8 @@ static int look_after(struct plan plan, int ready) {
     if (pid == 0) {
         complain_to = said[1];
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        close(go[1]);
-        (void)!read(go[0], line, 1);
+        close(go[1]), lifeline = go[0];
+        (void)!read(lifeline, line, 1);
         setsid();
         dup2(out[1], 1), dup2(err[1], 2);
         follow(plan);
@@ -156,7 +156,7 @@ static int look_after(struct plan plan, int ready) {
         kill(pid, SIGKILL);
         return 125;
     }
-    close(go[1]);
+    (void)!write(go[1], "", 1);
     ssize_t size = read(said[0], buffer, 4096);
     if (size > 0) { /* it ends by itself */
         (void)!write(ready, buffer, size);
