@@ -162,9 +162,11 @@ class Containers:
 
     async def _removed(self, id: str) -> None:
         """Wait until a removal that someone else began is done."""
-        async with asyncio.timeout(REMOVE_S):
-            while await self._inspect(id) is not None:
-                await asyncio.sleep(0.1)
+        try:
+            await self._engine.ask("POST", f"containers/{id}/wait", params={"condition": "removed"}, within_s=REMOVE_S)
+        except DockerError as error:
+            if error.status != 404:
+                raise refused(error, "remove the container") from error
 
 
 def to_container(details: Mapping[str, Any]) -> Container:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import aiohttp
 from aiodocker import DockerError
@@ -12,18 +13,24 @@ from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import LogChunk
 
 from backendai_runtime_docker.engine import HINT, Engine, refused
+from backendai_runtime_docker.logfile import ends_line
 
 OPEN_S = 20.0
 QUIET_S = 40.0  # between two pieces of what is already written
+SIGN_OF_LIFE_S = 5.0  # while what is dropped is read
 HEADER = struct.Struct(">BxxxL")
 STAMP = 31  # a timestamp of nine decimals and a space
 PIECE = 16384  # a line longer than that is logged in pieces of that size
 
 
-async def read_logs(engine: Engine, id: str, offset: int, follow: bool, mend: bool) -> AsyncIterator[LogChunk]:
-    """Yield the output from *offset*, which counts bytes of output. mend: the engine's driver forgets line ends (see ``Mender``)."""
+async def read_logs(engine: Engine, id: str, offset: int, follow: bool, mend: bool, root: str) -> AsyncIterator[LogChunk]:
+    """Yield the output from *offset*, which counts bytes of output.
+
+    The engine knows no such place, so what comes before it is read again and dropped. mend: its driver forgets line ends (see
+    ``Mender``). root: where the engine keeps its files, if we can read them.
+    """
     params = {"stdout": True, "stderr": True, "follow": follow, "timestamps": mend}
-    decoder, position = Decoder(mend), 0
+    decoder, position, spoke = Decoder(mend), 0, time.monotonic()
     try:
         async with engine.open("GET", f"containers/{id}/logs", params=params, within_s=OPEN_S) as response:
             async for data in _pieces(response, None if follow else QUIET_S):
@@ -31,6 +38,9 @@ async def read_logs(engine: Engine, id: str, offset: int, follow: bool, mend: bo
                     before, position = position, position + len(payload)
                     if position > offset:
                         yield LogChunk(stream, payload[max(0, offset - before) :], position)
+                if position < offset and time.monotonic() - spoke > SIGN_OF_LIFE_S:
+                    spoke = time.monotonic()
+                    yield LogChunk(1, b"", offset)
     except DockerError as error:
         if error.status == 404:
             raise Failure("not-found", "The container is not there any more.", detail=str(error)) from error
@@ -39,6 +49,10 @@ async def read_logs(engine: Engine, id: str, offset: int, follow: bool, mend: bo
         raise Failure("unavailable", f"The container's output broke off; {HINT}.", detail=repr(error)) from error
     if decoder.torn:
         raise Failure("unavailable", f"The container's output broke off; {HINT}.", detail="within a frame")
+    for stream in decoder.owed():
+        if position >= offset and await asyncio.to_thread(ends_line, root, id, stream):
+            yield LogChunk(stream, b"\n", position + 1)
+        position += 1
 
 
 async def _pieces(response: aiohttp.ClientResponse, quiet_s: float | None) -> AsyncIterator[bytes]:
@@ -61,6 +75,10 @@ class Decoder:
     def torn(self) -> bool:
         """Whether the last frame is incomplete."""
         return bool(self._rest)
+
+    def owed(self) -> Sequence[int]:
+        """Return the streams that may have ended with a line end that was forgotten."""
+        return () if self._mender is None else self._mender.owed()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield (stream, payload) for every whole frame in *data* and what was left over before."""
@@ -95,20 +113,24 @@ class Mender:
     """
 
     def __init__(self) -> None:
-        self._open: dict[int, bool] = {}  # by stream: the line goes on
-        self._owed: dict[int, bool] = {}  # by stream: the piece before ended a line without saying so
+        self._open: set[int] = set()  # streams whose line goes on
+        self._owed: set[int] = set()  # streams whose last piece ended a line without saying so, or ended the stream
+
+    def owed(self) -> Sequence[int]:
+        """Return the streams of which nobody can tell here whether their last line was ended."""
+        return sorted(self._owed)
 
     def mend(self, stream: int, payload: bytes) -> bytes:
         """Return *payload* with what was owed before it, or after it."""
-        before = b"\n" if self._owed.pop(stream, False) else b""
-        if payload.endswith(b"\n"):
-            self._open[stream] = False
-        elif not payload:
-            self._open[stream] = False
+        before = b"\n" if stream in self._owed else b""
+        self._owed.discard(stream)
+        was_open = stream in self._open
+        if len(payload) == PIECE and not payload.endswith(b"\n"):
+            self._open.add(stream)
+            return before + payload
+        self._open.discard(stream)
+        if not payload:
             return before + b"\n"
-        elif len(payload) == PIECE:
-            self._open[stream] = True
-        else:
-            self._open[stream] = False
-            self._owed[stream] = True
+        if was_open and not payload.endswith(b"\n"):
+            self._owed.add(stream)
         return before + payload

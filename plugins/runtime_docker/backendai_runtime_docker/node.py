@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiodocker import DockerError
@@ -20,16 +21,31 @@ PROOF_S = 5.0  # of a probe's time
 PODMAN_LOG: dict[str, Any] = {"Type": "k8s-file"}
 
 
-class Node:
-    """Everything that lives as long as the plugin. podman: the engine is one."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """url: ``unix:///path``; empty: DOCKER_HOST, or where Docker and Podman usually listen. network: the outward network's name.
 
-    def __init__(self, url: str, network: str, default_image: str, parallel: int) -> None:
-        self._default_image = default_image
-        self._parallel = parallel
-        self.engine = Engine(url)
-        self.networks = Networks(self.engine, network)
-        self.containers = Containers(self.engine, self.networks, parallel, LOCAL_LOG)
+    parallel_starts: containers created or started at once. build_network, build_args: for ``bai image build``.
+    """
+
+    url: str = ""
+    default_image: str = "debian:bookworm-slim"
+    network: str = "backendai"
+    parallel_starts: int = 20
+    build_network: str = ""
+    build_args: dict[str, str] = field(default_factory=dict)
+
+
+class Node:
+    """Everything that lives as long as the plugin. podman: the engine is one. root: where it keeps its files."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.engine = Engine(options.url)
+        self.networks = Networks(self.engine, options.network)
+        self.containers = Containers(self.engine, self.networks, options.parallel_starts, LOCAL_LOG)
         self.podman = False
+        self.root = ""
         self._trial: asyncio.Task[None] | None = None
 
     async def probe(self) -> Capabilities:
@@ -38,10 +54,11 @@ class Node:
             version, info = await asyncio.gather(self.engine.get("version", within_s=ASK_S), self.engine.get("info", within_s=ASK_S))
         except DockerError as error:
             raise refused(error, "say what it is") from error
-        found = capabilities(version, info, self._default_image, self._parallel)
+        found = capabilities(version, info, self._options.default_image, self._options.parallel_starts)
         self.podman = self.networks.slirp = is_podman(version)
         self.containers.log_driver(PODMAN_LOG if self.podman else LOCAL_LOG)
         self.networks.forget()
+        self.root = str(info.get("DockerRootDir") or "")
         if self.engine.doubted:
             await self._try()
         return found
@@ -73,7 +90,7 @@ class Node:
 
     async def _some_image(self) -> str:
         """Return the id of any image that is here."""
-        if (found := await find_image(self.engine, self._default_image)) is not None:
+        if (found := await find_image(self.engine, self._options.default_image)) is not None:
             return found.id
         every = await list_images(self.engine)
         return every[0].id if every else ""

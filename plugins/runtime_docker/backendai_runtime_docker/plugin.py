@@ -3,39 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from backendai.spec import hookimpl
-from backendai.spec.runtime_v10 import (
-    ByteStream,
-    Capabilities,
-    Container,
-    ContainerSpec,
-    Event,
-    ExecStream,
-    Image,
-    LogChunk,
-    Report,
-    Usage,
-)
+from backendai.spec import runtime_v10 as v10
 
-from backendai_runtime_docker import archive, dial, events, exec, images, logs, stats
-from backendai_runtime_docker.node import Node
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """url: ``unix:///path``; empty: DOCKER_HOST, or where Docker and Podman usually listen. network: the outward network's name.
-
-    parallel_starts: containers created or started at once. build_network, build_args: for ``bai image build``.
-    """
-
-    url: str = ""
-    default_image: str = "debian:bookworm-slim"
-    network: str = "backendai"
-    parallel_starts: int = 20
-    build_network: str = ""
-    build_args: dict[str, str] = field(default_factory=dict)
+from backendai_runtime_docker import archive, dial, events, images, logs, process, stats
+from backendai_runtime_docker.node import Node, Options
 
 
 class Docker:
@@ -44,23 +17,22 @@ class Docker:
     Config = Options
 
     def __init__(self, config: Options | None = None) -> None:
-        config = config or Options()
-        self.config = config
-        self.node = Node(config.url, config.network, config.default_image, config.parallel_starts)
+        self.options = config or Options()
+        self.node = Node(self.options)
 
     async def teardown(self) -> None:
         await self.node.close()
 
     @hookimpl
-    async def probe(self) -> Capabilities:
+    async def probe(self) -> v10.Capabilities:
         return await self.node.probe()
 
     @hookimpl
-    async def ensure_image(self, image: str, report: Report) -> Image:
+    async def ensure_image(self, image: str, report: v10.Report) -> v10.Image:
         return await images.find_image(self.node.engine, image) or await images.pull_image(self.node.engine, image, report)
 
     @hookimpl
-    async def create(self, container: ContainerSpec) -> str:
+    async def create(self, container: v10.ContainerSpec) -> str:
         return await self.node.containers.create(container)
 
     @hookimpl
@@ -76,19 +48,19 @@ class Docker:
         await self.node.containers.remove(id)
 
     @hookimpl
-    async def list(self, labels: Mapping[str, str]) -> Sequence[Container]:
+    async def list(self, labels: Mapping[str, str]) -> Sequence[v10.Container]:
         return await self.node.containers.list(labels)
 
     @hookimpl
-    def events(self, labels: Mapping[str, str]) -> AsyncIterator[Event]:
+    def events(self, labels: Mapping[str, str]) -> AsyncIterator[v10.Event]:
         return events.watch(self.node.engine, labels)
 
     @hookimpl
-    def logs(self, id: str, offset: int, follow: bool) -> AsyncIterator[LogChunk]:
-        return logs.read_logs(self.node.engine, id, offset, follow, not self.node.podman)
+    def logs(self, id: str, offset: int, follow: bool) -> AsyncIterator[v10.LogChunk]:
+        return logs.read_logs(self.node.engine, id, offset, follow, not self.node.podman, self.node.root)
 
     @hookimpl
-    async def images(self) -> Sequence[Image]:
+    async def images(self) -> Sequence[v10.Image]:
         return await images.list_images(self.node.engine)
 
     @hookimpl
@@ -96,13 +68,13 @@ class Docker:
         await images.remove_image(self.node.engine, image)
 
     @hookimpl
-    async def build_image(self, name: str, context: AsyncIterator[bytes], report: Report) -> Image:
-        return await images.build_image(self.node.engine, name, context, report, self.config.build_args, self.config.build_network)
+    async def build_image(self, name: str, context: AsyncIterator[bytes], report: v10.Report) -> v10.Image:
+        return await images.build_image(self.node.engine, name, context, report, self.options.build_args, self.options.build_network)
 
     @hookimpl
     async def exec(self, id: str, argv: Sequence[str], env: Mapping[str, str], user: tuple[int, int] | None, workdir: str | None,
-                   tty: bool) -> ExecStream:
-        return await exec.run_inside(self.node.engine, id, argv, env, user, workdir, tty)
+                   tty: bool) -> v10.ExecStream:
+        return await process.run_inside(self.node.engine, id, argv, env, user, workdir, tty)
 
     @hookimpl
     def get_archive(self, id: str, path: str) -> AsyncIterator[bytes]:
@@ -113,9 +85,9 @@ class Docker:
         await archive.put_archive(self.node.engine, id, path, data, await self.node.containers.user(id))
 
     @hookimpl
-    async def stats(self, ids: Sequence[str]) -> Mapping[str, Usage]:
+    async def stats(self, ids: Sequence[str]) -> Mapping[str, v10.Usage]:
         return await stats.measure(self.node.engine, ids)
 
     @hookimpl
-    async def dial(self, id: str, port: int) -> ByteStream:
+    async def dial(self, id: str, port: int) -> v10.ByteStream:
         return await dial.dial(await self.node.containers.pid(id), port)

@@ -20,7 +20,7 @@ READ = 65536
 
 
 async def run_inside(engine: Engine, id: str, argv: Sequence[str], env: Mapping[str, str], user: tuple[int, int] | None,
-                     workdir: str | None, tty: bool) -> Exec:
+                     workdir: str | None, tty: bool) -> Process:
     """Run *argv* inside the container *id*."""
     body = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "Tty": tty, "Cmd": list(argv),
             "Env": [f"{name}={value}" for name, value in env.items()], "DetachKeys": ""}
@@ -35,10 +35,10 @@ async def run_inside(engine: Engine, id: str, argv: Sequence[str], env: Mapping[
         if error.status in (404, 409):
             raise Failure("conflict", "The container does not run now.", detail=str(error)) from error
         raise refused(error, f"run {argv[0]}") from error
-    return Exec(engine, str(made["Id"]), tty, reader, writer)
+    return Process(engine, str(made["Id"]), tty, reader, writer)
 
 
-class Exec:
+class Process:
     """The stream to and from one process."""
 
     def __init__(self, engine: Engine, id: str, tty: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
