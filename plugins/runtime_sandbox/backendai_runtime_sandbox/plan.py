@@ -98,14 +98,24 @@ def _root(spec: ContainerSpec, ground: Ground) -> Iterator[Sequence[str]]:
     top = str(ground.box / "root")
     if ground.rootfs is None:
         yield "root", str(ground.layer / "root"), "", "", top, str(SAFE)
+        yield from _open(ground)  # first, so that a shared folder may lie below
         yield from _host(ground)
     elif ground.overlay:
         options = ",".join((f"lowerdir={_escape(ground.rootfs)}", f"upperdir={_escape(ground.layer / 'root')}",
                             f"workdir={_escape(ground.layer / 'work')}", *(() if ground.privileged else ("userxattr",))))
         yield "root", "overlay", "overlay", options, top, str(SAFE)
+        yield from _open(ground)
     else:
         yield "root", str(ground.layer / "root"), "", "", top, str(SAFE)
         yield from _show((str(entry), f"/{entry.name}") for entry in sorted(ground.rootfs.iterdir()) if entry.name not in OURS)
+        yield from _open(ground)
+
+
+def _open(ground: Ground) -> Iterator[Sequence[str]]:
+    """Give the folders where everybody may write."""
+    for folder in OPEN:
+        if _fits(f"/{folder}", ground):
+            yield "bind", str(ground.layer / folder), f"/{folder}", str(SAFE)
 
 
 def _host(ground: Ground) -> Iterator[Sequence[str]]:
@@ -140,9 +150,6 @@ def _mounts(spec: ContainerSpec, ground: Ground) -> Iterator[Sequence[str]]:
     for text, link in (("pts/ptmx", "/dev/ptmx"), ("/proc/self/fd", "/dev/fd"), ("/proc/self/fd/0", "/dev/stdin"),
                        ("/proc/self/fd/1", "/dev/stdout"), ("/proc/self/fd/2", "/dev/stderr")):
         yield "symlink", text, link
-    for folder in OPEN:
-        if _fits(f"/{folder}", ground):
-            yield "bind", str(ground.layer / folder), f"/{folder}", str(SAFE)
     yield "bind", str(ground.layer / "home"), HOME, str(SAFE)
     for name in files(spec, ground):
         if not _fits(f"/etc/{name}", ground):

@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from backendai.model.errors import Failure
 from backendai_runtime_sandbox.config import Config
 from backendai_runtime_sandbox.plugin import Sandbox
-
-from backendai.model.errors import Failure
 
 sys.path.insert(0, str(Path(__file__).parent))  # for sandbox_inside: pytest's importlib mode adds nothing itself
 

@@ -7,9 +7,8 @@ import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from backendai_runtime_sandbox.plugin import Sandbox
-
 from backendai.spec.runtime_v10 import Container, ContainerSpec, ContainerState, ExecStream
+from backendai_runtime_sandbox.plugin import Sandbox
 
 PATIENCE_S = 30.0
 _serial = itertools.count()

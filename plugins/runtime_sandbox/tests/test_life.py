@@ -10,13 +10,12 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from backendai.model.errors import Failure
+from backendai.spec.runtime_v10 import ContainerState, Edits, Mount
 from backendai_runtime_sandbox.box import LOST, Box
 from backendai_runtime_sandbox.config import Config
 from backendai_runtime_sandbox.plugin import Sandbox
 from sandbox_inside import PATIENCE_S, get, idle, output, run, spec, until
-
-from backendai.model.errors import Failure
-from backendai.spec.runtime_v10 import ContainerState, Edits, Mount
 
 pytestmark = pytest.mark.system
 

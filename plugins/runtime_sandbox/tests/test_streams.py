@@ -8,11 +8,10 @@ import os
 import tarfile
 
 import pytest
-from backendai_runtime_sandbox.plugin import Sandbox
-from sandbox_inside import PATIENCE_S, finish, idle, pieces, run, spec
-
 from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import Limits
+from backendai_runtime_sandbox.plugin import Sandbox
+from sandbox_inside import PATIENCE_S, finish, idle, pieces, run, spec
 
 pytestmark = pytest.mark.system
 
