@@ -243,12 +243,12 @@ class Platform:
             return problem
         raise AssertionError(f"{method} {path} was accepted: {answer}")
 
-    def ask_for(self, script: str, **more: Any) -> dict[str, Any]:
-        """Ask for a batch session by the API and return it."""
+    def ask_for(self, script: str, headers: Mapping[str, str] | None = None, **more: Any) -> dict[str, Any]:
+        """Ask for a batch session by the API and return it; headers: with ``_`` for ``-``."""
         body = {"type": "batch", "command": ["sh", "-c", script], "slots": {"cpu": 0.1, "mem": "64m"}, **more}
         if self.image:
             body.setdefault("image", self.image)
-        session: dict[str, Any] = self.rest("POST", "/v1/sessions", body)
+        session: dict[str, Any] = self.rest("POST", "/v1/sessions", body, **(headers or {}))
         return session
 
     def session(self, name: str) -> dict[str, Any]:
