@@ -38,7 +38,8 @@ async def pump(node: Node, kernel: Kernel, lookout: Lookout) -> None:
                 await asyncio.sleep(PAUSE_S)  # the stream broke off while it runs
         except Exception as error:
             failures += ended
-            log.warning("kernel %s: its output cannot be taken now: %s", kernel.id, explain(error))
+            log.log(logging.INFO if node.health.why else logging.WARNING, "kernel %s: its output cannot be taken now: %s", kernel.id,
+                    explain(error))
             if isinstance(error, OSError):
                 node.health.doubt(error)
             if failures >= TRIES:
