@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,10 +25,12 @@ from backendai.manager.first import found_cluster
 from backendai.manager.metrics import Metrics
 from backendai.manager.operations import built_in
 from backendai.manager.operations.enqueue import Capacities
+from backendai.manager.serve import ManagerHandle, serve_manager
 from backendai.manager.store.engine import Tx, open_store
 from backendai.manager.store.schema import agent_slots, agents
 from backendai.manager.store.sessions import SessionLoader
 from backendai.model.errors import Failure
+from backendai.model.ids import make_id
 from backendai.plugin.host import PluginHost
 from backendai.spec import (
     agentselector_v10,
@@ -41,9 +40,13 @@ from backendai.spec import (
     scheduler_v10,
     webapp_v20,
 )
+from backendai.wire import link
+from backendai.wire.link import Advance, Desired, Hello, KernelOrder, KernelState, Message, Observed, Open, Report
 from sqlalchemy import insert
 
 SPECS = (scheduler_v10.SPEC, agentselector_v10.SPEC, hook_v20.SPEC, webapp_v20.SPEC, monitor_stats_v10.SPEC, monitor_error_v10.SPEC)
+
+DEADLINE_S = 10.0  # for what should take a moment
 
 
 @dataclass
@@ -121,41 +124,6 @@ class Served:
         return agent_id
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The address of a PostgreSQL server: the one that the environment names, or one of our own."""
-    if url := os.environ.get("BAI_TEST_POSTGRES_URL"):
-        yield url
-        return
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        if os.environ.get("CI"):
-            pytest.fail("PostgreSQL's server is not installed")
-        pytest.skip("PostgreSQL's server is not installed")
-    with tempfile.TemporaryDirectory(prefix="bai-pg-", dir="/tmp") as folder:
-        yield from _own_server(found[-1].parent, Path(folder))
-
-
-def _own_server(programs: Path, folder: Path) -> Iterator[str]:
-    as_user = None
-    if os.geteuid() == 0:
-        as_user = "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
-        shutil.chown(folder, as_user)
-    data = folder / "data"
-
-    def run(*argv: str) -> None:
-        subprocess.run(argv, check=True, user=as_user, cwd=folder, stdout=subprocess.DEVNULL, timeout=60)
-
-    run(str(programs / "initdb"), "-D", str(data), "-U", "bai", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
-    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=on -c max_connections=50"
-    control = str(programs / "pg_ctl")
-    run(control, "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
-    try:
-        yield f"postgresql://bai@/postgres?host={folder}"
-    finally:
-        run(control, "-D", str(data), "-m", "immediate", "-w", "stop")
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 async def db_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """The address of an empty database, once on each engine."""
@@ -200,6 +168,157 @@ async def serving(config: ManagerConfig) -> AsyncIterator[Served]:
         stack.callback(bus.end)
         port = runner.addresses[0][1]
         yield Served(context, nodes, f"http://127.0.0.1:{port}", token or "", http, app)
+
+
+class Player:
+    """An agent, played by a test over a real link. heard: what the manager said. orders: what it wants, by session's name."""
+
+    def __init__(self, managed: Managed, name: str, token: str) -> None:
+        self.managed = managed
+        self.id = make_id(1, managed.count())
+        self.name = name
+        self.head = {"Authorization": f"Bearer {token}"}
+        self.heard: list[Any] = []
+        self.orders: dict[str, KernelOrder] = {}
+        self.opened: asyncio.Queue[Open] = asyncio.Queue()
+        self.socket: aiohttp.ClientWebSocketResponse
+        self.news = asyncio.Event()
+
+    async def dial_in(self, path: str = "/v1/link") -> aiohttp.ClientWebSocketResponse:
+        return await self.managed.http.ws_connect(self.managed.url + path, headers=self.head, max_msg_size=0)
+
+    async def connect(self, **hello: Any) -> aiohttp.ClientWebSocketResponse:
+        """Link, and wait for everything that the manager wants."""
+        socket = self.socket = await self.dial_in()
+        self.heard.clear()
+        await socket.send_bytes(self.hello(**hello))
+        self.managed.tasks.append(asyncio.create_task(self._listen(socket)))
+        await self.until(lambda: any(isinstance(said, Desired) and said.full for said in self.heard))
+        return socket
+
+    def hello(self, **more: Any) -> bytes:
+        given: dict[str, Any] = {"protocol": link.PROTOCOL, "agent": self.id, "name": self.name, "version": "1", "arch": "x86_64",
+                                 "cluster": "", "capacity": {"cpu": 64_000, "mem": 64 << 30}, "runtime": "played",
+                                 "engine": "none", "default_image": "base", "features": ("pull", "build")} | more
+        return link.encode(Hello(**given))
+
+    async def refused(self, **hello: Any) -> str:
+        socket = await self.dial_in()
+        await socket.send_bytes(self.hello(**hello))
+        return await self.farewell(socket)
+
+    async def farewell(self, socket: aiohttp.ClientWebSocketResponse) -> str:
+        """Wait for the manager's close and return its reason."""
+        async with asyncio.timeout(DEADLINE_S):
+            if socket in self.managed.ends:
+                return await self.managed.ends[socket]
+            message = await socket.receive()
+        assert message.type is aiohttp.WSMsgType.CLOSE, message
+        return str(message.extra)
+
+    async def say(self, message: Message) -> None:
+        await self.socket.send_bytes(link.encode(message))
+
+    async def advance(self, kernel: str, text: str) -> None:
+        await self.say(Advance(kernel, text))
+
+    async def order(self, name: str) -> KernelOrder:
+        await self.until(lambda: name in self.orders)
+        return self.orders[name]
+
+    async def runs(self, order: KernelOrder) -> None:
+        await self.say(Report(1, (Observed(order.kernel, KernelState.RUNNING, container="c", started_at=1.0),)))
+
+    async def ends(self, order: KernelOrder) -> None:
+        await self.say(Report(1, (Observed(order.kernel, KernelState.GONE, exit_code=0, started_at=1.0, ended_at=2.0),)))
+
+    async def dial(self) -> tuple[Open, aiohttp.ClientWebSocketResponse]:
+        """Wait until the manager asks for a stream, and dial back."""
+        async with asyncio.timeout(DEADLINE_S):
+            wanted = await self.opened.get()
+        return wanted, await self.dial_in(f"/v1/link/streams/{wanted.stream}")
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                await self.news.wait()
+                self.news.clear()
+
+    async def _listen(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        end = self.managed.ends.setdefault(socket, asyncio.get_running_loop().create_future())
+        while True:
+            message = await socket.receive()
+            if message.type is not aiohttp.WSMsgType.BINARY:
+                end.set_result(str(message.extra))
+                return
+            said = link.decode_from_manager(message.data)
+            self.heard.append(said)
+            if isinstance(said, Open):
+                self.opened.put_nowait(said)
+            elif isinstance(said, Desired):
+                self.orders |= {order.name: order for order in said.put}
+            self.news.set()
+
+
+class Managed(Served):
+    """A whole manager that listens, and the agents that a test plays."""
+
+    def __init__(self, handle: ManagerHandle, http: aiohttp.ClientSession, agent_token: str, stack: AsyncExitStack) -> None:
+        super().__init__(handle.context, Nodes(), handle.url, handle.first_admin_token or "", http, web.Application())
+        self.handle = handle
+        self.tasks: list[asyncio.Task[None]] = []
+        self.ends: dict[aiohttp.ClientWebSocketResponse, asyncio.Future[str]] = {}
+        self._agent_token = agent_token
+        self._stack = stack
+        self._players = 0
+
+    def count(self) -> int:
+        self._players += 1
+        return self._players
+
+    def player(self, name: str) -> Player:
+        return Player(self, name, self._agent_token)
+
+    async def running(self, **what: Any) -> tuple[Player, dict[str, Any], KernelOrder]:
+        """Return an agent, and a session that runs on it."""
+        agent = self.player("box")
+        await agent.connect()
+        session = await self.session(**what)
+        order = await agent.order(session["name"])
+        await agent.runs(order)
+        return agent, await self.until(session, "running"), order
+
+    async def until(self, session: dict[str, Any], state: str) -> dict[str, Any]:
+        shown = await self.call("GET", f"/v1/sessions/{session['id']}?wait={state}&timeout_s={DEADLINE_S:g}", status=200)
+        assert shown["state"] == "RUNNING" or state == "final", shown
+        return shown  # type: ignore[no-any-return]  # a JSON object
+
+    async def poll(self, condition: Callable[[], Any]) -> None:
+        """Wait for something inside the manager that tells nobody."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():  # noqa: ASYNC110 - nobody sets an event for what a test looks at
+                await asyncio.sleep(0.01)
+
+    async def poll_agent(self, name: str, condition: Callable[[dict[str, Any]], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition(await self.call("GET", f"/v1/agents/{name}", status=200)):  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+
+@pytest.fixture
+async def managed(config: ManagerConfig) -> AsyncIterator[Managed]:
+    """A whole manager on SQLite."""
+    async with AsyncExitStack() as outer, aiohttp.ClientSession() as http:
+        stack = await outer.enter_async_context(AsyncExitStack())
+        handle = await stack.enter_async_context(serve_manager(replace(config, drain_s=1.0)))
+        it = Managed(handle, http, await handle.make_agent_token("test"), stack)
+        yield it
+        for task in it.tasks:
+            task.cancel()
+        await asyncio.gather(*it.tasks, return_exceptions=True)
 
 
 @pytest.fixture
