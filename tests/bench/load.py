@@ -44,8 +44,8 @@ class Client:
 
     async def drained(self) -> None:
         """Wait until every session has ended."""
-        while (await self.call("GET", "/v1/sessions?limit=1"))["items"]:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - a client over HTTP has no event to wait for
+        while (await self.call("GET", "/v1/sessions?limit=1"))["items"]:  # noqa: ASYNC110 - a client over HTTP has no event to wait for
+            await asyncio.sleep(0.02)
 
     async def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         async with self._http.request(method, path, json=body) as answer:
