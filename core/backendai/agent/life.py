@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -19,7 +20,7 @@ from backendai.agent.scratch import make_scratch, remove_scratch
 from backendai.agent.steps import Step, next_step
 from backendai.model.errors import Failure
 from backendai.spec.accelerator_v21 import Grant
-from backendai.spec.runtime_v10 import Container, ContainerState
+from backendai.spec.runtime_v10 import Container, ContainerSpec, ContainerState, Edits
 from backendai.wire.link import KernelState
 
 log = logging.getLogger(__name__)
@@ -150,12 +151,7 @@ class Life:
         entry, node = self._kernel.entry, self._node
         self._enter(KernelState.STARTING)
         grants: tuple[Grant, ...] = entry.grants or ()
-        try:
-            async with asyncio.timeout(MOUNTS_S):  # in a thread, because a dead file server blocks whoever looks
-                spec = await asyncio.to_thread(
-                    container_spec, entry.order, entry.image, node.devices.edits(grants), node.surroundings(), _resolve)
-        except TimeoutError:
-            raise Failure("bad-mount", "The file system of a mount does not answer; ask your administrator to look at it.") from None
+        spec = await self._spec(node.devices.edits(grants))
         async with self._starts:
             with self._kernel.acting():
                 make_scratch(node.config.scratch / self._kernel.id, entry.order.user)
@@ -164,6 +160,17 @@ class Life:
         self._save(tell=False)
         self._kernel.container = Container(entry.container, spec.name, ContainerState.CREATED)
         self._recheck()
+
+    async def _spec(self, edits: Edits) -> ContainerSpec:
+        entry, node = self._kernel.entry, self._node
+        make = functools.partial(container_spec, entry.order, entry.image, edits, node.surroundings(), _resolve)
+        if not entry.order.mounts:
+            return make()
+        try:
+            async with asyncio.timeout(MOUNTS_S):
+                return await asyncio.get_running_loop().run_in_executor(node.mount_threads, make)
+        except TimeoutError:
+            raise Failure("bad-mount", "The file system of a mount does not answer; ask your administrator to look at it.") from None
 
     async def _start(self) -> None:
         kernel = self._kernel

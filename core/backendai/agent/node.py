@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +76,7 @@ class Node:
     outbox: Outbox = field(default_factory=Outbox)
     usage: dict[str, Usage] = field(default_factory=dict)
     machine: Usage | None = None
+    mount_threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))  # a dead file server blocks only these
 
     def surroundings(self) -> Surroundings:
         """Return what the shape of a container depends on besides its order."""

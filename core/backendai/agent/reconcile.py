@@ -127,7 +127,10 @@ class Reconciler:
         self._seen.pop(kernel.id, None)
         del self.kernels[kernel.id]
         if kernel.again is not None:
-            self._put(kernel.again)
+            try:
+                self._put(kernel.again)
+            except OSError as error:  # the manager gives up waiting for it, and places it anew
+                self._node.health.doubt(error)
 
     def _see(self, found: Sequence[Container], began: float) -> None:
         """Let every kernel see its container, and remove what is ours and nobody's."""

@@ -110,8 +110,9 @@ class Streams:
             inward = asyncio.create_task(_exec_input(socket, stream))
             try:
                 await asyncio.wait([outward, inward], return_when=asyncio.FIRST_COMPLETED)
-                if not outward.done() and inward.exception() is not None:
-                    await inward
+                if not outward.done() and inward.exception() is not None:  # it may have ended while we wrote
+                    await asyncio.wait([outward], timeout=LAST_WORDS_S)
+                    await (outward if outward.done() else inward)
                 if outward.done():
                     await outward
                 elif tty:

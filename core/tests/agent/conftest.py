@@ -306,6 +306,7 @@ class Manager:
         self.history: list[Observed] = []
         self.advances: list[link.Advance] = []
         self.sockets: list[web.WebSocketResponse] = []
+        self.refuses = ""  # with this reason
         self.tells = True  # its whole desired set after the welcome
         self.streams: dict[str, asyncio.Future[web.WebSocketResponse]] = {}
         self.over = asyncio.Event()
@@ -321,6 +322,9 @@ class Manager:
             match link.decode_from_agent(message.data):
                 case Hello() as hello:
                     self.hellos.append(hello)
+                    if self.refuses:
+                        await socket.close(code=1008, message=self.refuses.encode())
+                        break
                     self.observed = {seen.kernel: seen for seen in hello.kernels}
                     self.history += hello.kernels
                     await socket.send_bytes(link.encode(Welcome(self.cluster, self.purge, beat_s=0.2)))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from backendai.agent import life
 from backendai.agent.output import Output
 from backendai.agent.serve import serve_agent
 from backendai.model.errors import Failure
+from backendai.model.session import Mount
 from backendai.spec.runtime_v10 import ContainerState
 from backendai.wire.link import Desired, KernelOrder, KernelState, Purge, Want
 
@@ -393,6 +396,30 @@ async def test_a_refused_agent_says_why_and_tries_again(world: Any) -> None:
     async with world.agent() as handle:
         await handle.joined()
         assert handle.name == good.name
+
+
+async def test_a_manager_that_closes_the_link_is_quoted(world: Any) -> None:
+    world.manager.refuses = "the name box is taken"
+    async with world.agent() as handle:
+        with pytest.raises(Failure, match="the name box is taken"):
+            await handle.joined(0.3)
+        world.manager.refuses = ""
+        await handle.joined()
+
+
+async def test_a_mount_whose_file_server_is_dead_fails_only_its_own_session(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(life, "MOUNTS_S", 0.2)
+    monkeypatch.setattr(life, "_resolve", lambda path: str(release.wait(20)))
+    order, other = world.order(1, "exit", "0", mounts=(Mount("/mnt/dead", "/mnt/x"),)), world.order(2, "exit", "0")
+    try:
+        async with world.agent(mount_roots=("/mnt",)) as handle:
+            await handle.joined()
+            await world.manager.put(order, other)
+            gone = await world.manager.until_state(KernelState.GONE, order, other)
+            assert gone.code == "bad-mount" and "does not answer" in gone.error and world.manager.observed[other.kernel].exit_code == 0
+    finally:
+        release.set()
 
 
 async def test_two_agents_cannot_share_a_folder(world: Any) -> None:
