@@ -243,9 +243,10 @@ async def _read_start(client: web.WebSocketResponse) -> Start:
     except TimeoutError:
         raise Failure("deadline", f"There was no start within {START_S:g} s.") from None
     try:
-        if message.type is not WSMsgType.TEXT:
+        fields = read_control(message.data) if message.type is WSMsgType.TEXT else {}
+        if "start" not in fields:
             raise ValueError('it must be a text message, {"start": {"argv": [...]}}')
-        return msgspec.convert(read_control(message.data).get("start"), Start)
+        return msgspec.convert(fields["start"], Start)
     except msgspec.ValidationError as error:
         raise invalid(error) from error
     except ValueError as error:

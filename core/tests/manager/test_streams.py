@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 from typing import Any
 
@@ -350,7 +351,7 @@ async def test_an_archive_is_read_and_written(managed: Any) -> None:
     await source.send_str(control(done=True))
     assert await asked == (200, DATA)
 
-    asked = asyncio.create_task(ask(managed, "PUT", path, data=DATA))
+    asked = asyncio.create_task(ask(managed, "PUT", path, data=io.BytesIO(DATA)))
     wanted, sink = await agent.dial()
     assert wanted.verb == "put"
     got = bytearray()
@@ -367,7 +368,7 @@ async def test_an_archive_is_read_and_written(managed: Any) -> None:
 async def test_what_an_agent_cannot_read_or_write_is_an_error(managed: Any) -> None:
     agent, session, _ = await managed.running()
     path = f"/v1/sessions/{session['id']}/archive?path=/none"
-    for method, body in (("GET", None), ("PUT", DATA)):
+    for method, body in (("GET", None), ("PUT", io.BytesIO(DATA))):
         asked = asyncio.create_task(ask(managed, method, path, data=body))
         _, other = await agent.dial()
         await other.send_str(control(error={"code": "not-found", "message": "There is no /none."}))
