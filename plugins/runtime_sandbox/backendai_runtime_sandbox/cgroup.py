@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,9 @@ class Cgroups:
         """Make a container's groups with their limits; raise OSError when that fails."""
         for folder in self.of(name):
             folder.mkdir(parents=True, exist_ok=True)
+        if self.version == 2:  # the folder around ours may have been made anew
+            for controller, parent in self.parents.items():
+                _enable(parent, controller)
         for controller, file, value in settings(self.version, limits):
             if parent := self.parents.get(controller):
                 path = parent / name / file
@@ -107,7 +110,9 @@ def find_cgroups(label: str, chosen: str = "", base: Path = Path("/sys/fs/cgroup
     for controller in CONTROLLERS if version == 2 else (*CONTROLLERS, COUNTER):
         top = base if version == 2 else base / controller
         try:
-            parent = _try(top, chosen or (_own(proc) if version == 2 else ""), controller, label, version)
+            own = _own(proc) if version == 2 else ""
+            starts = (top / chosen.lstrip("/"),) if chosen else dict.fromkeys((top, top / own.lstrip("/")))
+            parent = _try(starts, controller, label, version)
         except OSError as error:
             why[controller] = error.strerror or str(error)
         else:
@@ -115,10 +120,10 @@ def find_cgroups(label: str, chosen: str = "", base: Path = Path("/sys/fs/cgroup
     return Cgroups(version, parents, why)
 
 
-def _try(top: Path, below: str, controller: str, label: str, version: int) -> Path:
-    """Return our folder for *controller*, which a probe has shown to work."""
+def _try(starts: Iterable[Path], controller: str, label: str, version: int) -> Path:
+    """Return our folder for *controller* below the first of *starts* where a probe shows that it works."""
     last = OSError()
-    for start in dict.fromkeys((top, top / below.lstrip("/"))):
+    for start in starts:
         parent = start / f"backendai-{label}"
         try:
             if version == 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal as signals
@@ -49,6 +50,7 @@ class Engine:
         self._starting = asyncio.Semaphore(STARTS)
         self._turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._known: dict[str, Box] = {}
+        self._lock: int | None = None
 
     def box(self, id: str) -> Box:
         """Return a container's folder; raise ``Failure('not-found')`` without one."""
@@ -148,10 +150,23 @@ class Engine:
         return {box.record.image for box in boxes(self.folders.containers)}
 
     async def sweep(self) -> None:
-        """Finish what an earlier process left half made or half removed."""
+        """Finish what an earlier process left half made or half removed, unless such a process lives."""
+        lock = os.open(self.folders.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return
+        self._lock = lock
         for folder in self.folders.containers.iterdir():
             if folder.name.startswith((FRESH, GONE)):
                 await self._clear(folder)
+
+    def close(self) -> None:
+        """Let others sweep."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     async def _clear(self, folder: Path) -> None:
         try:

@@ -23,6 +23,8 @@ from backendai_runtime_sandbox.process import spawn
 
 HOST = "host"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*(:[A-Za-z0-9._-]+)?")
+_PACKINGS = {b"\x1f\x8b": ("-z",), b"\xfd7zXZ": ("-J",), b"BZh": ("-j",), b"\x28\xb5\x2f\xfd": ("--zstd",)}  # by their first bytes
+_LEFT_OUT = ("--exclude=dev/*", "--exclude=./dev/*")  # an ordinary user cannot make devices, and nobody here needs them
 _STEP = 16 * 1024 * 1024  # bytes between two reports
 
 
@@ -35,9 +37,8 @@ class Images:
 
     async def ensure(self, image: str, report: Report) -> Image:
         """Return an image, unpacked if need be; raise ``Failure('bad-image')`` when there is none of that name."""
-        source = self._given.get(image)
-        if source is not None and self.find(image) is None and Path(source).is_file():
-            await self._unpack(image, _file(Path(source)), report)
+        if self.find(image) is None and (tarball := self._tarball(image)) is not None:
+            await self._unpack(image, _file(tarball), report)
         found = self.find(image)
         if found is None:
             names = ", ".join(sorted(i.name for i in self.list()))
@@ -86,6 +87,10 @@ class Images:
             raise Failure("conflict", f"Containers need the image {image}; stop and remove them first.")
         await delete([self._kept(image)])
 
+    def _tarball(self, image: str) -> Path | None:
+        source = Path(self._given.get(image, "/nonexistent"))
+        return source if source.is_file() else None
+
     def _kept(self, image: str) -> Path:
         return self._folders.images / image.replace("/", "%")
 
@@ -131,16 +136,32 @@ async def _extract(data: AsyncIterator[bytes], folder: Path, report: Report) -> 
     theirs, ours = os.pipe()
     said = os.memfd_create("said")
     try:
-        child = spawn([tar, "-xf", "-", "-C", str(folder), "--numeric-owner", "--delay-directory-restore", "--exclude=dev/*"],
-                      {0: theirs, 2: said})
-        os.close(theirs)
-        digest, size = await _feed(data, ours, report)
+        try:
+            first = b""
+            async for first in data:
+                if first:
+                    break
+            packing = next((flag for magic, flag in _PACKINGS.items() if first.startswith(magic)), ())
+            child = spawn([tar, *packing, "-xf", "-", "-C", str(folder), "--numeric-owner", "--delay-directory-restore", *_LEFT_OUT],
+                          {0: theirs, 2: said})
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        digest, size = await _feed(_again(first, data), ours, report)
         if await child.wait():
             raise Failure("bad-image", "That is no tarball of a root filesystem, as `docker export` makes one.",
                           detail=os.pread(said, 4096, 0).decode(errors="replace"))
     finally:
         os.close(said)
     return digest, size
+
+
+async def _again(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
 
 
 async def _feed(data: AsyncIterator[bytes], pipe: int, report: Report) -> tuple[str, int]:
@@ -163,7 +184,7 @@ async def _feed(data: AsyncIterator[bytes], pipe: int, report: Report) -> tuple[
 
 
 async def _file(path: Path) -> AsyncIterator[bytes]:
-    """Give a tarball's bytes, unpacked by what its name tells."""
+    """Give a file's bytes."""
     with path.open("rb") as file:
         while piece := await asyncio.to_thread(file.read, 1 << 20):
             yield piece

@@ -201,6 +201,10 @@ def prepare_layer(ground: Ground, spec: ContainerSpec, layer: Path) -> tuple[str
     for name in ("root", "work", "empty", "home", *OPEN, *(f"root/{name}" for name in (*EMPTY, *OPEN) if bare)):
         (layer / name).mkdir(mode=0o755, parents=True, exist_ok=True)
     (layer / "nothing").touch(mode=0o644)
+    for name in () if bare else files(spec, ground):
+        if (ground.rootfs or Path()).joinpath("etc", name).is_symlink():  # our file is mounted over it, so it must not lead elsewhere
+            (layer / "root" / "etc").mkdir(mode=0o755, exist_ok=True)
+            (layer / "root" / "etc" / name).touch(mode=0o644)
     for name in OPEN:
         (layer / name).chmod(0o1777)
     if ground.privileged:
@@ -230,7 +234,10 @@ def _fits(path: str, ground: Ground) -> bool:
     if ground.rootfs is not None and ground.overlay:
         return True
     rootfs, top = ground.rootfs or Path("/"), path.split("/")[1]
-    return top in OURS or (rootfs / path[1:]).exists() or not (rootfs / top).exists()
+    place = rootfs / path[1:]
+    if ground.rootfs is not None and place.is_symlink():
+        return False
+    return top in OURS or place.exists() or not (rootfs / top).exists()
 
 
 def _real(path: str, ground: Ground) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from backendai.spec import hookimpl
@@ -27,19 +29,27 @@ class Sandbox:
         self._images = Images(self._folders, self._config.images)
         self._notices = Notices()
         self._engine: Engine | None = None
+        self._setting_up = asyncio.Lock()
 
     async def teardown(self) -> None:
         """Let go; the containers go on."""
         self._notices.close()
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     async def _get(self) -> Engine:
         """Return the engine, set up on first use, and again until that works."""
-        if self._engine is None:
+        async with self._setting_up:
+            if self._engine is not None:
+                return self._engine
             self._folders.make()
             engine = Engine(self._config, self._folders, await probe.look_around(self._config, self._folders))
             await engine.sweep()
+            if not await probe.has_overlay(engine):
+                engine.node = dataclasses.replace(engine.node, overlay=False)
             self._engine = engine
-        return self._engine
+            return engine
 
     @hookimpl
     async def probe(self) -> Capabilities:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,23 @@ async def look_around(config: Config, folders: Folders) -> Node:
                                      "or in a privileged container.")
     shim = await build_shim(folders.programs)
     cgroups = find_cgroups(f"{zlib.crc32(str(folders.root).encode()):08x}", config.cgroup)
-    return Node(shim, privileged, cgroups, overlay=True, slirp=(shutil.which("slirp4netns") or "") if os.access(_TUN, os.R_OK | os.W_OK) else "")
+    slirp = shutil.which("slirp4netns") if os.access(_TUN, os.R_OK | os.W_OK) else None
+    return Node(shim, privileged, cgroups, overlay=True, slirp=slirp or "")
+
+
+async def has_overlay(engine: Engine) -> bool:
+    """Tell whether overlays work here: an empty image must come as far as to lack the command."""
+    name = f"overlay-{os.getpid()}"
+    with tempfile.TemporaryDirectory(dir=engine.folders.root) as empty:
+        Path(empty).chmod(0o755)
+        try:
+            engine.create(ContainerSpec(name, "empty", ("/nothing",)), Path(empty))
+            await engine.start(name)
+        except Failure as failure:
+            return failure.detail.startswith("exec ")
+        finally:
+            await engine.remove(name)
+    return True
 
 
 async def try_out(engine: Engine) -> None:

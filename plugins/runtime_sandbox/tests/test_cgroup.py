@@ -1,0 +1,58 @@
+"""Where limits go, for both versions of cgroups, in folders that look like them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from backendai_runtime_sandbox.cgroup import Cgroups, find_cgroups, settings
+from backendai_runtime_sandbox.engine import pick_cpus
+
+from backendai.spec.runtime_v10 import Limits
+
+LIMITS = Limits(cpu=1500, memory=512 << 20, pids=100)
+
+
+def test_version_2_is_told_in_its_words() -> None:
+    assert settings(2, LIMITS) == [
+        ("memory", "memory.max", "536870912"), ("memory", "memory.swap.max", "0"), ("pids", "pids.max", "100"), ("cpu", "cpu.max", "150000 100000")]
+
+
+def test_version_1_is_told_in_its_words() -> None:
+    assert settings(1, LIMITS) == [
+        ("memory", "memory.limit_in_bytes", "536870912"), ("memory", "memory.memsw.limit_in_bytes", "536870912"), ("pids", "pids.max", "100"),
+        ("cpu", "cpu.cfs_period_us", "100000"), ("cpu", "cpu.cfs_quota_us", "150000")]
+
+
+def test_no_limits_write_nothing() -> None:
+    assert settings(2, Limits(pids=None)) == []
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_groups_are_made_and_read(tmp_path: Path, version: int) -> None:
+    parents = {name: tmp_path / ("all" if version == 2 else name) for name in ("memory", "pids", "cpu")}
+    for parent in set(parents.values()):
+        parent.mkdir()
+        (parent / "cgroup.subtree_control").write_text("memory pids cpu")
+    groups = Cgroups(version, parents, {})
+    made = groups.make("one", LIMITS)
+    assert made == groups.of("one") and len(made) == (1 if version == 2 else 3)
+    assert (parents["pids"] / "one" / "pids.max").read_text() == "100"
+    (parents["memory"] / "one" / ("memory.current" if version == 2 else "memory.usage_in_bytes")).write_text("4096\n")
+    (parents["cpu"] / "one" / "cpu.stat").write_text("usage_usec 1500000\nuser_usec 1\n")
+    usage = groups.usage("one")
+    assert usage.memory == 4096 and usage.cpu_s == (1.5 if version == 2 else None)
+    assert groups.events("one").endswith("memory.events" if version == 2 else "memory.oom_control")
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    proc = tmp_path / "cgroup"
+    proc.write_text("0::/user.slice\n")
+    found = find_cgroups("test", base=tmp_path / "fs", proc=proc)
+    assert (found.parents, set(found.why)) == ({}, {"memory", "pids", "cpu", "cpuacct"})
+    assert found.why["memory"] == "No such file or directory"
+
+
+def test_cores_are_whole_and_spread() -> None:
+    assert pick_cpus(Limits(cpu=None), "a") is None
+    assert pick_cpus(Limits(cpu=10**9), "a") is None
