@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from backendai_runtime_sandbox.build import build_shim
 from backendai.model.errors import Failure
 from backendai_runtime_sandbox.config import Config
 from backendai_runtime_sandbox.plugin import Sandbox
@@ -32,21 +35,34 @@ def traces(root: Path) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of the shim, which is built once for all tests."""
+    folder = tmp_path_factory.mktemp("programs")
+    try:
+        asyncio.run(build_shim(folder))
+    except Failure:
+        pass  # the probe says so again, where it can be a reason to skip
+    return folder
+
+
 @pytest.fixture
-def root() -> Iterator[Path]:
+def root(programs: Path) -> Iterator[Path]:
     """Give a folder that others may walk through, as pytest's own may not be, and that ends up empty but for programs and images."""
     folder = Path(tempfile.mkdtemp(prefix="sandbox-", dir="/tmp"))
     folder.chmod(0o711)
-    groups = _groups()
+    shutil.copytree(programs, folder / "programs")
     yield folder
     left = traces(folder) if (folder / "containers").exists() else []
-    left += sorted(_groups() - groups)
+    left += [f"cgroup {group}" for state in (folder, folder / "shared" / "state") for group in groups(state)]
     shutil.rmtree(folder)
     assert not left, left
 
 
-def _groups() -> set[str]:
-    return {str(path) for pattern in ("backendai-*", "*/backendai-*") for path in Path("/sys/fs/cgroup").glob(pattern)}
+def groups(state: Path) -> list[Path]:
+    """Return the cgroups of a sandbox."""
+    label = f"backendai-{zlib.crc32(str(state).encode()):08x}"
+    return [path for pattern in (label, f"*/{label}") for path in Path("/sys/fs/cgroup").glob(pattern)]
 
 
 @pytest.fixture

@@ -1,0 +1,35 @@
+"""The same tests once more, as a user without any rights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+UID = "12345"
+HERE = Path(__file__).parent
+FILES = ("test_life.py", "test_streams.py", "test_walls.py", "test_images.py")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs them directly")
+def test_everything_works_for_an_ordinary_user() -> None:
+    home = Path(f"/tmp/sandbox-home-{os.getpid()}")
+    home.mkdir()
+    os.chown(home, int(UID), int(UID))
+    setpriv = shutil.which("setpriv")
+    assert setpriv, "util-linux has setpriv"
+    try:
+        done = subprocess.run(
+            [setpriv, "--reuid", UID, "--regid", UID, "--clear-groups", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+             "--basetemp", str(home / "tmp"), *(str(HERE / name) for name in FILES)],
+            env={**os.environ, "HOME": str(home), "XDG_STATE_HOME": ""}, cwd=HERE.parents[2], capture_output=True, text=True, timeout=540)
+    finally:
+        shutil.rmtree(home)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
