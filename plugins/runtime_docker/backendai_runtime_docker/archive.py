@@ -60,6 +60,6 @@ async def put_archive(engine: Engine, id: str, path: str, data: AsyncIterator[by
 def _not_there(error: DockerError, path: str) -> Failure:
     if error.status == 404:
         return Failure("not-found", f"There is no {path} in the container.", detail=str(error))
-    if error.status == 400 and "not a directory" in error.message:
+    if "not a directory" in error.message:
         return Failure("not-found", f"{path} in the container is not a folder.", detail=str(error))
     return refused(error, f"copy to or from {path}")

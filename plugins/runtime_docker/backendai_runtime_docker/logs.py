@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 
 import aiohttp
 from aiodocker import DockerError
@@ -23,16 +25,34 @@ STAMP = 31  # a timestamp of nine decimals and a space
 PIECE = 16384  # a line longer than that is logged in pieces of that size
 
 
-async def read_logs(engine: Engine, id: str, offset: int, follow: bool, mend: bool, root: str) -> AsyncIterator[LogChunk]:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a container's output is. mend: the engine's driver forgets line ends (see ``Mender``). root: where its files are."""
+
+    engine: Engine
+    id: str
+    mend: bool
+    root: str
+
+
+async def read_logs(source: Source, offset: int, follow: bool) -> AsyncIterator[LogChunk]:
     """Yield the output from *offset*, which counts bytes of output.
 
-    The engine knows no such place, so what comes before it is read again and dropped. mend: its driver forgets line ends (see
-    ``Mender``). root: where the engine keeps its files, if we can read them.
+    The engine knows no such place, so what comes before it is read again and dropped. Docker may end a followed log before its last
+    piece, so the rest is asked for once more.
     """
-    params = {"stdout": True, "stderr": True, "follow": follow, "timestamps": mend}
-    decoder, position, spoke = Decoder(mend), 0, time.monotonic()
+    for following in (True, False) if follow else (False,):
+        async with aclosing(_read(source, offset, following)) as chunks:
+            async for chunk in chunks:
+                offset = chunk.next
+                yield chunk
+
+
+async def _read(source: Source, offset: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
+    params = {"stdout": True, "stderr": True, "follow": follow, "timestamps": source.mend}
+    decoder, position, spoke = Decoder(source.mend), 0, time.monotonic()
     try:
-        async with engine.open("GET", f"containers/{id}/logs", params=params, within_s=OPEN_S) as response:
+        async with source.engine.open("GET", f"containers/{source.id}/logs", params=params, within_s=OPEN_S) as response:
             async for data in _pieces(response, None if follow else QUIET_S):
                 for stream, payload in decoder.feed(data):
                     before, position = position, position + len(payload)
@@ -49,10 +69,11 @@ async def read_logs(engine: Engine, id: str, offset: int, follow: bool, mend: bo
         raise Failure("unavailable", f"The container's output broke off; {HINT}.", detail=repr(error)) from error
     if decoder.torn:
         raise Failure("unavailable", f"The container's output broke off; {HINT}.", detail="within a frame")
-    for stream in decoder.owed():
-        if position >= offset and await asyncio.to_thread(ends_line, root, id, stream):
-            yield LogChunk(stream, b"\n", position + 1)
-        position += 1
+    for stream in () if follow else decoder.owed():
+        if await asyncio.to_thread(ends_line, source.root, source.id, stream):
+            position += 1
+            if position > offset:
+                yield LogChunk(stream, b"\n", position)
 
 
 async def _pieces(response: aiohttp.ClientResponse, quiet_s: float | None) -> AsyncIterator[bytes]:

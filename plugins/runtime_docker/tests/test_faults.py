@@ -1,0 +1,87 @@
+"""An engine that stands still, dies and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from backendai.model.errors import Failure
+from backendai.spec.runtime_v10 import Capabilities, ContainerState, Event, Runtime
+from backendai_runtime_docker import containers
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def own_engine(docker_engine: Any) -> Any:
+    if docker_engine.folder is None:
+        pytest.skip("the engine that BACKENDAI_TEST_DOCKER names is not ours to kill")
+    return docker_engine
+
+
+@pytest.fixture
+def containerd(own_engine: Any) -> Iterator[int]:
+    """The process without which the engine answers and starts nothing; it goes on after the test."""
+    children = Path(f"/proc/{own_engine.process.pid}/task/{own_engine.process.pid}/children").read_text().split()
+    pid = next(int(child) for child in children if "containerd" in Path(f"/proc/{child}/comm").read_text())
+    yield pid
+    os.kill(pid, signal.SIGCONT)
+
+
+async def healthy(runtime: Runtime) -> Capabilities | None:
+    try:
+        return await runtime.probe()
+    except Failure as failure:
+        assert failure.code == "unavailable"
+        return None
+
+
+async def test_an_engine_that_answers_and_starts_nothing_is_found_out(bench: Any, containerd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "START_S", 1.0)
+    running = await bench.run()
+    waiting = await bench.runtime.create(bench.spec())
+    os.kill(containerd, signal.SIGSTOP)
+    with pytest.raises(Failure) as caught:
+        await bench.runtime.start(waiting)
+    assert caught.value.code == "unavailable"
+    assert (await bench.see(running)).state is ContainerState.RUNNING, "nothing is declared dead"
+    with pytest.raises(Failure) as caught:
+        await bench.runtime.probe()
+    assert caught.value.code == "unavailable"
+    os.kill(containerd, signal.SIGCONT)
+    await bench.until(lambda: healthy(bench.runtime))
+    monkeypatch.undo()
+    await bench.runtime.start(waiting)
+    await bench.run("true")
+
+
+async def test_an_engine_that_was_killed_comes_back(bench: Any, own_engine: Any, with_runtime: Callable[..., Awaitable[Runtime]]) -> None:
+    done = await bench.run("sh", "-c", "echo out; exit 5")
+    await bench.ended(done)
+    running = await bench.run("sh", "-c", "echo up; exec sleep 1000")
+    async with aclosing(cast(Any, bench.runtime.events(bench.labels))) as events:
+        first = asyncio.ensure_future(anext(events))
+        while not first.done():  # until the engine listens
+            await bench.ended(await bench.run("true"))
+        await asyncio.to_thread(own_engine.kill)
+        for call in (bench.runtime.probe(), bench.runtime.list(bench.labels), bench.output(done, follow=False), bench.run()):
+            with pytest.raises(Failure) as caught:
+                await call
+            assert caught.value.code == "unavailable"
+        await asyncio.to_thread(own_engine.start)
+        assert await bench.until(lambda: healthy(bench.runtime))
+        again = await bench.run("true")
+        async with asyncio.timeout(30):
+            while await anext(events) != Event(again, ContainerState.EXITED):
+                pass  # older news first
+    assert (await bench.see(done)).exit_code == 5
+    assert (await bench.output(done))[1] == b"out\n"
+    assert (await bench.output(running, follow=False))[1] == b"up\n"
+    seen = await bench.see(running)
+    assert seen.state is ContainerState.RUNNING or seen.exit_code is not None or seen.error

@@ -1,0 +1,125 @@
+"""What a session cannot do, tried from inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backendai.spec.runtime_v10 import Limits, Mount
+
+pytestmark = pytest.mark.docker
+
+
+async def test_it_has_no_power_over_the_host(bench: Any) -> None:
+    said = await bench.say("sh", "-c", "id -u; id -G; grep -E '^(Cap...|NoNewPrivs|Seccomp):' /proc/self/status")
+    lines = said.split("\n")
+    assert lines[:2] == ["1000", "1000"]
+    status = dict(line.split(":\t") for line in lines[2:] if line)
+    assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+
+
+async def test_even_root_inside_has_no_power(bench: Any) -> None:
+    id = await bench.run(user=(0, 0))
+    for attempt in ("mount -t tmpfs none /mnt", "mknod /tmp/disk b 254 0", "chroot / true", "hostname other", "unshare -n true",
+                    "echo 1 > /proc/sys/kernel/sysrq", "dd if=/dev/mem count=1", "ip link add x type dummy", "chown 1 /etc/passwd"):
+        code, _, _ = await bench.inside(id, "sh", "-c", attempt)
+        assert code != 0, attempt
+
+
+async def test_a_setuid_program_gives_nothing(bench: Any) -> None:
+    id = await bench.run()
+    code, out, _ = await bench.inside(id, "sh", "-c", "ls -l /bin/su >&2; echo | su root -c 'id -u'")
+    assert code != 0
+    assert out.strip() != b"0"
+
+
+async def test_it_sees_no_other_processes_and_no_other_files(bench: Any, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of the host")
+    other = await bench.run("sh", "-c", "echo private > /tmp/mine; exec sleep 4242")
+    id = await bench.run()
+    code, out, _ = await bench.inside(id, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '; ls /tmp")
+    assert code == 0
+    assert b"4242" not in out
+    assert b"mine" not in out
+    pid = (await bench.see(other)).pid
+    assert (await bench.inside(id, "sh", "-c", f"kill -0 {pid}"))[0] != 0
+    assert (await bench.inside(id, "cat", str(secret)))[0] != 0
+    assert (await bench.inside(id, "sh", "-c", "ls /run/docker.sock /var/run/docker.sock"))[0] != 0
+
+
+async def test_the_limit_of_memory_bites(bench: Any) -> None:
+    id = await bench.run(limits=Limits(memory=32 << 20))
+    assert (await bench.inside(id, "tail", "/dev/zero"))[0] == 137
+
+
+async def test_the_limit_of_tasks_bites(bench: Any) -> None:
+    id = await bench.run(limits=Limits(pids=20))
+    _, out, err = await bench.inside(id, "sh", "-c", "i=0; while [ $i -lt 60 ]; do sleep 2 & i=$((i+1)); done; echo all")
+    assert b"all" not in out
+    assert b"fork" in err
+
+
+async def test_the_limit_of_cores_is_set(bench: Any) -> None:
+    id = await bench.run(limits=Limits(cpu=500))
+    _, out, _ = await bench.inside(id, "sh", "-c", "cat /sys/fs/cgroup/cpu.max 2>/dev/null || "
+                                   "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    quota, period = map(int, out.split())
+    assert quota / period == pytest.approx(0.5)
+
+
+async def test_it_burns_no_more_than_its_cores(bench: Any) -> None:
+    id = await bench.run("sh", "-c", "for i in 1 2; do while :; do :; done & done; wait", limits=Limits(cpu=200))
+    throttled = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.stat"
+    for _ in range(100):
+        _, out, _ = await bench.inside(id, "sh", "-c", throttled)
+        if int(dict(line.split() for line in out.decode().splitlines())["nr_throttled"]) > 3:
+            return
+    pytest.fail("it was never held back")
+
+
+async def test_only_the_home_and_its_own_layer_can_be_written(bench: Any, tmp_path: Path) -> None:
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    (tmp_path / "given").write_text("as it was")
+    id = await bench.run(mounts=(Mount(str(tmp_path), "/data"),), user=(1000, 1000))
+    assert (await bench.inside(id, "sh", "-c", "pwd; touch here; echo own > /tmp/own"))[:2] == (0, b"/home/work\n")
+    for target in ("/data/given", "/etc/passwd", "/usr/bin/env", "/proc/sys/kernel/hostname"):
+        assert (await bench.inside(id, "sh", "-c", f"echo x > {target}"))[0] != 0, target
+    assert (tmp_path / "given").read_text() == "as it was"
+
+
+async def test_a_read_only_root_still_has_a_home_and_a_place_for_temporary_files(bench: Any) -> None:
+    id = await bench.run(read_only_root=True, user=(1000, 1000))
+    assert (await bench.inside(id, "sh", "-c", "touch /home/work/x /tmp/y; cd /home/work; touch z"))[0] == 0
+    assert (await bench.inside(id, "touch", "/x", user=(0, 0)))[0] != 0
+
+
+async def test_a_mounted_home_belongs_to_the_user(bench: Any, tmp_path: Path) -> None:
+    home = tmp_path / "work"
+    home.mkdir()
+    home.chmod(0o777)
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    said = await bench.say("sh", "-c", "pwd; echo mine > file; hostname; id -u", mounts=(Mount(str(home), "/home/work", readonly=False),),
+                           user=(4321, 4321), hostname="sub2")
+    assert said == "/home/work\nsub2\n4321\n"
+    assert (home / "file").stat().st_uid == 4321
+
+
+async def test_a_private_network_has_nothing_but_itself(bench: Any) -> None:
+    id = await bench.run()
+    _, out, _ = await bench.inside(id, "ls", "/sys/class/net")
+    assert out == b"lo\n"
+
+
+async def test_an_outward_network_reaches_out_but_not_its_neighbours(bench: Any, docker_engine: Any) -> None:
+    first, second = await bench.run(network="outward"), await bench.run(network="outward")
+    where = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}"
+    address, gateway = docker_engine.run("inspect", "-f", where, second).split()
+    reach = "timeout 2 bash -c 'echo > /dev/tcp/{}/9' 2>&1"
+    code, out, _ = await bench.inside(first, "bash", "-c", reach.format(address))
+    assert (code, b"refused" in out) == (124, False)
+    assert b"refused" in (await bench.inside(first, "bash", "-c", reach.format(gateway)))[1]
