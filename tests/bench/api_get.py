@@ -1,4 +1,7 @@
-"""An authenticated ``GET /v1/sessions/{id}`` at 32 connections, beside a bare aiohttp handler with an answer of the same size."""
+"""An authenticated ``GET /v1/sessions/{id}`` at 32 connections, beside a bare aiohttp handler with an answer of the same size.
+
+Each connection asks for a session of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from tests.bench.table import Row, at_least, show
@@ -98,15 +102,20 @@ class Connection(asyncio.Protocol):
         self._transport.write(self._request)
 
 
-async def one_round(url: str, request: bytes) -> tuple[float, list[float]]:
+def _same(connection: Connection) -> Connection:
+    return connection
+
+
+async def one_round(url: str, requests: Sequence[bytes]) -> tuple[float, list[float]]:
     """Return requests per second, and the seconds that each took."""
     host, port = url.removeprefix("http://").split(":")
     taken: list[float] = []
     left = iter(range(REQUESTS))
     begun = time.perf_counter()
-    made = [await asyncio.get_running_loop().create_connection(lambda: Connection(request, left, taken), host, int(port))
-            for _ in range(CONNECTIONS)]
-    await asyncio.gather(*(connection.done for _, connection in made))
+    connections = [Connection(request, left, taken) for request in requests]
+    for connection in connections:
+        await asyncio.get_running_loop().create_connection(partial(_same, connection), host, int(port))
+    await asyncio.gather(*(connection.done for connection in connections))
     return REQUESTS / (time.perf_counter() - begun), taken
 
 
@@ -136,16 +145,17 @@ def request_for(path: str, token: str = "") -> bytes:
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bai-test-get-", dir="/tmp") as folder, served(MANAGER, folder) as ours:
-        made = json.loads(ask(f"{ours['url']}/v1/sessions", ours["token"], b'{"type": "batch", "command": ["true"]}'))
-        path = f"/v1/sessions/{made['id']}"
-        size = len(ask(ours["url"] + path, ours["token"]))
+        wanted = b'{"type": "batch", "command": ["true"]}'
+        paths = [f"/v1/sessions/{json.loads(ask(ours['url'] + '/v1/sessions', ours['token'], wanted))['id']}" for _ in range(CONNECTIONS)]
+        size = len(ask(ours["url"] + paths[0], ours["token"]))
         with served(BARE, str(size)) as bare:
-            sides = {"ours": (ours["url"], request_for(path, ours["token"])), "bare": (bare["url"], request_for("/x"))}
+            sides = {"ours": (ours["url"], [request_for(path, ours["token"]) for path in paths]),
+                     "bare": (bare["url"], [request_for("/x")] * CONNECTIONS)}
             rates: dict[str, list[float]] = {"ours": [], "bare": []}
             latencies: dict[str, list[float]] = {"ours": [], "bare": []}
             for turn in range(ROUNDS + 1):
-                for side, (url, request) in sides.items():
-                    rate, taken = asyncio.run(one_round(url, request))
+                for side, (url, requests) in sides.items():
+                    rate, taken = asyncio.run(one_round(url, requests))
                     if turn:  # the first fills caches
                         rates[side].append(rate)
                         latencies[side] += taken

@@ -46,15 +46,18 @@ class Ordeal:
 
 
 class Storm:
-    """*sessions* sessions on *platform*, while *deaths* strike at random. deaths: name to what kills and revives."""
+    """*sessions* sessions on *platform*, while *deaths* strike at random, each on its own. deaths: name to what kills and revives.
+
+    pause_s: least and most seconds from a revival to the next death of the same part.
+    """
 
     def __init__(self, platform: Platform, seed: int, sessions: int, deaths: Mapping[str, Callable[[random.Random], None]],
-                 pause_s: tuple[float, float] = (0.3, 2.0)) -> None:
+                 pause_s: tuple[float, float] = (0.3, 5.0)) -> None:
         self.platform = platform
         self.seed = seed
         chance = random.Random(seed)
         kinds = ("lines", "lines", "lines", "stop", "kill")
-        self.ordeals = [Ordeal(n, chance.choice(kinds), chance.randrange(40), chance.randrange(4)) for n in range(sessions)]
+        self.ordeals = [Ordeal(n, chance.choice(kinds), chance.randrange(60), chance.randrange(4)) for n in range(sessions)]
         self.deaths = deaths
         self.struck: Counter[str] = Counter()
         self._pause_s = pause_s
@@ -64,14 +67,16 @@ class Storm:
 
     def run(self) -> None:
         """Let all sessions live through the storm; then revive everything and compare."""
-        striker = threading.Thread(target=self._strike)
-        striker.start()
+        strikers = [threading.Thread(target=self._strike, args=(name, random.Random(f"{self.seed} {name}"))) for name in self.deaths]
+        for striker in strikers:
+            striker.start()
         try:
             with ThreadPoolExecutor(WORKERS) as pool:
                 list(pool.map(self._live, self.ordeals))
         finally:
             self._over.set()
-            striker.join()
+            for striker in strikers:
+                striker.join()
         if self._broken:
             raise RuntimeError("what was killed did not come back") from self._broken[0]
         self.platform.start()
@@ -92,10 +97,8 @@ class Storm:
     def wrong(self) -> Sequence[str]:
         return [text for ordeal in self.ordeals for text in ordeal.wrong]
 
-    def _strike(self) -> None:
-        chance = random.Random(self.seed + 1)
+    def _strike(self, name: str, chance: random.Random) -> None:
         while not self._over.wait(chance.uniform(*self._pause_s)):
-            name = chance.choice(sorted(self.deaths))
             try:
                 self.deaths[name](chance)
             except Exception as error:  # told by run(), which waits for this thread
@@ -184,6 +187,6 @@ def death_of(platform: Platform, role: str, down_s: float = 1.5) -> Callable[[ra
     def strike(chance: random.Random) -> None:
         platform.kill(role)
         time.sleep(chance.uniform(0, down_s))
-        platform.start()
+        platform.revive(role)
 
     return strike

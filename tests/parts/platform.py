@@ -76,29 +76,30 @@ class Platform:
 
     def start(self) -> None:
         """Start what does not run, and wait until it answers and has its agents."""
-        if self.names:
-            self._start_apart()
-        else:
-            self._spawn("up", "up", "--data", str(self.folder / "data"), "--listen", self.listen, "--runtime", self.runtime, *self.options)
-            self._learn("up")
+        for role in self.roles:
+            if role not in self.running:
+                self.revive(role)
         processes.until(self.ready, READY_S, f"the platform in {self.folder}")
 
     @property
-    def listen(self) -> str:
-        return self.url.removeprefix("http://") or "127.0.0.1:0"
+    def roles(self) -> tuple[str, ...]:
+        return ("manager", *self.names) if self.names else ("up",)
 
-    def _start_apart(self) -> None:
-        if "manager" not in self.running:
-            extra = ["--db", self.db] if self.db else []
-            self._spawn("manager", "serve", "manager", "--data", str(self.folder / "manager"), "--listen", self.listen, *extra,
-                        *self.options)
-            self._learn("manager")
-        for name in self.names:
-            if name not in self.running:
-                if name not in self.agent_tokens:
-                    self.agent_tokens[name] = self.rest("POST", "/v1/tokens", {"name": name, "agent": True})["token"]
-                self._spawn(name, "serve", "agent", "--manager", self.url, "--token", self.agent_tokens[name], "--name", name,
-                            "--data", str(self.folder / name), "--runtime", self.runtime)
+    def revive(self, role: str) -> None:
+        """Start one process that does not run."""
+        if role in self.names:
+            if role not in self.agent_tokens:
+                self.agent_tokens[role] = self.rest("POST", "/v1/tokens", {"name": role, "agent": True})["token"]
+            self._spawn(role, "serve", "agent", "--manager", self.url, "--token", self.agent_tokens[role], "--name", role,
+                        "--data", str(self.folder / role), "--runtime", self.runtime)
+            return
+        listen = self.url.removeprefix("http://") or "127.0.0.1:0"
+        if role == "up":
+            argv = ["up", "--runtime", self.runtime]
+        else:
+            argv = ["serve", "manager", *(["--db", self.db] if self.db else [])]
+        self._spawn(role, *argv, "--data", str(self.folder / role), "--listen", listen, *self.options)
+        self._learn(role)
 
     def _spawn(self, role: str, *argv: str) -> None:
         self.running[role] = processes.start([BAI, *argv], self.folder / f"{role}.log", env=self.env)
