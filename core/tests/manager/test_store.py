@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -141,13 +142,35 @@ async def test_the_migrations_make_exactly_the_tables(db_url: str) -> None:
 
     address = Address.parse(db_url)
     assert await migrate.upgrade(address) and not await migrate.upgrade(address)
-    engine = open_engine(address, writing=False)
-    async with engine.connect() as connection:
+    made = await _schema(address)
+    engine = open_engine(address, writing=True, exclusive=False)
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.drop_all)
+        await connection.execute(text("DROP TABLE alembic_version"))
+        await connection.run_sync(migrate.run_scripts)
         difference = await connection.run_sync(
             lambda sync: compare_metadata(MigrationContext.configure(sync, opts={"compare_type": True}), metadata))
     await engine.dispose()
     assert difference == []
+    assert await _schema(address) == made
     assert ScriptDirectory.from_config(migrate.alembic_config()).get_current_head() == migrate.HEAD
+
+
+async def _schema(address: Address) -> list[str]:
+    """Return the tables and indexes as the database itself describes them, and the revision."""
+    queries = {
+        True: "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL",
+        False: "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' UNION ALL "
+               "SELECT conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid != 0 "
+               "UNION ALL SELECT concat_ws(' ', table_name, column_name, data_type, character_maximum_length, is_nullable, column_default) "
+               "FROM information_schema.columns WHERE table_schema = 'public'"}
+    engine = open_engine(address, writing=False)
+    async with engine.connect() as connection:
+        found = (await connection.execute(text(queries[address.is_sqlite]))).scalars()
+        lines = sorted(re.sub(r"\s|\"", "", str(line)) for line in found)
+        lines += (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars()
+    await engine.dispose()
+    return lines
 
 
 async def test_a_newer_schema_is_refused_with_what_to_do(db_url: str) -> None:

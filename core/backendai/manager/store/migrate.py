@@ -1,6 +1,7 @@
 """Bring a database's schema up to date.
 
-Alembic is imported only when there is something to do: it is large, and idle memory counts.
+A new database gets the tables as they are now; Alembic brings an older one there. It is imported only then: it takes 9 MiB and half
+a second, and a test holds both ways to the same result.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from backendai.manager.store.connect import Address, open_engine
+from backendai.manager.store.schema import metadata
 from backendai.model.errors import Failure
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ async def upgrade(address: Address) -> bool:
         engine = open_engine(address, writing=True, exclusive=False)
         try:
             async with engine.begin() as connection:
-                await connection.run_sync(_migrate)
+                await connection.run_sync(run_scripts if revision else create)
         finally:
             await engine.dispose()
     return True
@@ -67,7 +69,16 @@ def alembic_config(connection: Connection | None = None) -> Config:
     return config
 
 
-def _migrate(connection: Connection) -> None:
+def create(connection: Connection) -> None:
+    """Make every table in an empty database, and note the revision as Alembic does."""
+    metadata.create_all(connection)
+    connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+                            "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
+
+
+def run_scripts(connection: Connection) -> None:
+    """Run every script that this database has not seen."""
     from alembic import command
 
     command.upgrade(alembic_config(connection), HEAD)
