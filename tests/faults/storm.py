@@ -48,10 +48,11 @@ class Ordeal:
 class Storm:
     """*sessions* sessions on *platform*, while *deaths* strike at random, each on its own. deaths: name to what kills and revives.
 
-    pause_s: least and most seconds from a revival to the next death of the same part.
+    pause_s: least and most seconds from a revival to the next death of the same part. blind: from when to when an engine was dead;
+    Docker itself loses what a container wrote that ended meanwhile, so that only the order of what is left can be held against us.
     """
 
-    def __init__(self, platform: Platform, seed: int, sessions: int, deaths: Mapping[str, Callable[[random.Random], None]],
+    def __init__(self, platform: Platform, seed: int, sessions: int, deaths: dict[str, Callable[[random.Random], None]],
                  pause_s: tuple[float, float] = (0.3, 5.0)) -> None:
         self.platform = platform
         self.seed = seed
@@ -62,6 +63,8 @@ class Storm:
         self.struck: Counter[str] = Counter()
         self._pause_s = pause_s
         self._over = threading.Event()
+        self.blind: list[tuple[float, float]] = []
+        self.excused = 0
         self._broken: list[Exception] = []
         self._begun = time.monotonic()
 
@@ -91,7 +94,8 @@ class Storm:
         return "\n".join([
             f"faults on {self.platform.runtime}, seed {self.seed}: {len(self.ordeals)} sessions {dict(kinds)} in "
             f"{time.monotonic() - self._begun:.0f} s",
-            f"  killed: {dict(self.struck)}", f"  ended: {dict(ends)}; wrong: {len(wrong)}", *wrong])
+            f"  killed: {dict(self.struck)}",
+            f"  ended: {dict(ends)}; wrong: {len(wrong)}; output lost by the engine itself, dead when they ended: {self.excused}", *wrong])
 
     @property
     def wrong(self) -> Sequence[str]:
@@ -102,7 +106,9 @@ class Storm:
             try:
                 self.deaths[name](chance)
             except Exception as error:  # told by run(), which waits for this thread
-                self._broken.append(error)
+                self.blind: list[tuple[float, float]] = []
+        self.excused = 0
+        self._broken.append(error)
                 return
             self.struck[name] += 1
 
@@ -155,8 +161,11 @@ class Storm:
             ordeal.wrong.append(f"lines are lost, doubled or out of order: {lines[:60]}")
         if ordeal.kind == "lines":
             got = (ordeal.end["state"], ordeal.end["exit_code"], len(lines))
-            if got != ("TERMINATED", ordeal.status, ordeal.lines):
-                ordeal.wrong.append(f"{got} is not {('TERMINATED', ordeal.status, ordeal.lines)}: {ordeal.end['reason']}")
+            want = ("TERMINATED", ordeal.status, ordeal.lines)
+            if got[:2] == want[:2] and got != want and any(begin <= ordeal.end["ended_at"] <= end for begin, end in self.blind):
+                self.excused += 1
+            elif got != want:
+                ordeal.wrong.append(f"{got} is not {want}: {ordeal.end['reason']}")
 
 
 def kill_container(mark: str, deadline: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -48,14 +47,17 @@ def test_one_process_on_an_engine_that_dies_too(capsys: pytest.CaptureFixture[st
     try:
         with docker.own_engine() as engine:
             platform = Platform("docker", image.base_image(engine), engine.url)
-            deaths: dict[str, Callable[..., None]] = {
-                "up": death_of(platform, "up"), "dockerd": lambda chance: restart(engine, chance.uniform(0, 1.5))}
-            weather(Storm(platform, SEED + 200, 30, deaths, pause_s=(1.0, 4.0)), capsys)
+            storm = Storm(platform, SEED + 200, 30, {"up": death_of(platform, "up")}, pause_s=(1.0, 4.0))
+            storm.deaths["dockerd"] = lambda chance: storm.blind.append(restart(engine, chance.uniform(0, 1.5)))
+            weather(storm, capsys)
     except Absent as why:
         give_up(why)
 
 
-def restart(engine: docker.Engine, down_s: float) -> None:
+def restart(engine: docker.Engine, down_s: float) -> tuple[float, float]:
+    """Kill the engine and start it again; return from when to when it was blind, with what it takes to see all again."""
+    begun = time.time()
     engine.kill()
     time.sleep(down_s)
     engine.start()
+    return begun, time.time() + 2.0

@@ -94,10 +94,7 @@ class Platform:
                         "--data", str(self.folder / role), "--runtime", self.runtime)
             return
         listen = self.url.removeprefix("http://") or "127.0.0.1:0"
-        if role == "up":
-            argv = ["up", "--runtime", self.runtime]
-        else:
-            argv = ["serve", "manager", *(["--db", self.db] if self.db else [])]
+        argv = ["up", "--runtime", self.runtime] if role == "up" else ["serve", "manager", *(["--db", self.db] if self.db else [])]
         self._spawn(role, *argv, "--data", str(self.folder / role), "--listen", listen, *self.options)
         self._learn(role)
 
