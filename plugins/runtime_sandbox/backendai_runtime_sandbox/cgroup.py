@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,8 +38,8 @@ class Cgroups:
             for controller, parent in self.parents.items():
                 _enable(parent, controller)
         for controller, file, value in settings(self.version, limits):
-            if parent := self.parents.get(controller):
-                path = parent / name / file
+            if controller in self.parents:
+                path = self.parents[controller] / name / file
                 if path.exists() or not file.startswith(("memory.memsw", "memory.swap")):  # a kernel without swap accounting
                     path.write_text(value)
         return self.of(name)
@@ -72,8 +74,7 @@ class Cgroups:
     def usage(self, name: str) -> Usage:
         """Return what a container has used, as far as its groups tell."""
         def read(controller: str, file: str) -> int | None:
-            parent = self.parents.get(controller)
-            return None if parent is None else _number(parent / name / file)
+            return _number(self.parents[controller] / name / file) if controller in self.parents else None
 
         if self.version == 2:
             cpu = _field(self.parents["cpu"] / name / "cpu.stat", "usage_usec") if "cpu" in self.parents else None
@@ -148,7 +149,16 @@ def _try(starts: Iterable[Path], controller: str, label: str, version: int) -> P
 
 def _enable(folder: Path, controller: str) -> None:
     control = folder / "cgroup.subtree_control"
-    if controller not in control.read_text().split():
+    if controller in control.read_text().split():
+        return
+    try:
+        control.write_text(f"+{controller}")
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        leaf = folder / "backendai-agent"  # no group may hold both processes and groups with limits; it was delegated to us, so we move
+        leaf.mkdir(exist_ok=True)
+        (leaf / "cgroup.procs").write_text(str(os.getpid()))
         control.write_text(f"+{controller}")
 
 

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from backendai_runtime_sandbox.build import build_shim
 from backendai.model.errors import Failure
+from backendai_runtime_sandbox.build import build_shim
 from backendai_runtime_sandbox.config import Config
 from backendai_runtime_sandbox.plugin import Sandbox
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from backendai.spec.runtime_v10 import Container, ContainerSpec, ContainerState, ExecStream
 from backendai_runtime_sandbox.plugin import Sandbox
@@ -53,12 +54,25 @@ async def get(sandbox: Sandbox, id: str) -> Container:
     return next(container for container in await sandbox.list({}) if container.id == id)
 
 
+async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until *check* says yes."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await check():  # noqa: ASYNC110  # what is waited for happens in other processes
+            await asyncio.sleep(0.01)
+
+
 async def until(sandbox: Sandbox, id: str, state: ContainerState) -> Container:
     """Wait until a container is in *state*."""
-    async with asyncio.timeout(PATIENCE_S):
-        while (container := await get(sandbox, id)).state is not state:
-            await asyncio.sleep(0.01)
-    return container
+    async def there() -> bool:
+        return (await get(sandbox, id)).state is state
+
+    await eventually(there)
+    return await get(sandbox, id)
+
+
+async def vanished(pid: int | None) -> bool:
+    """Tell whether there is no such process."""
+    return not Path(f"/proc/{pid}").exists()  # noqa: ASYNC240  # /proc does not block
 
 
 async def idle(sandbox: Sandbox, **fields: object) -> str:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from backendai.spec.runtime_v10 import Limits
 from backendai_runtime_sandbox.cgroup import Cgroups, find_cgroups, settings
 from backendai_runtime_sandbox.engine import pick_cpus
-
-from backendai.spec.runtime_v10 import Limits
 
 LIMITS = Limits(cpu=1500, memory=512 << 20, pids=100)
 
 
 def test_version_2_is_told_in_its_words() -> None:
     assert settings(2, LIMITS) == [
-        ("memory", "memory.max", "536870912"), ("memory", "memory.swap.max", "0"), ("pids", "pids.max", "100"), ("cpu", "cpu.max", "150000 100000")]
+        ("memory", "memory.max", "536870912"), ("memory", "memory.swap.max", "0"), ("pids", "pids.max", "100"),
+        ("cpu", "cpu.max", "150000 100000")]
 
 
 def test_version_1_is_told_in_its_words() -> None:
     assert settings(1, LIMITS) == [
-        ("memory", "memory.limit_in_bytes", "536870912"), ("memory", "memory.memsw.limit_in_bytes", "536870912"), ("pids", "pids.max", "100"),
-        ("cpu", "cpu.cfs_period_us", "100000"), ("cpu", "cpu.cfs_quota_us", "150000")]
+        ("memory", "memory.limit_in_bytes", "536870912"), ("memory", "memory.memsw.limit_in_bytes", "536870912"),
+        ("pids", "pids.max", "100"), ("cpu", "cpu.cfs_period_us", "100000"), ("cpu", "cpu.cfs_quota_us", "150000")]
 
 
 def test_no_limits_write_nothing() -> None:

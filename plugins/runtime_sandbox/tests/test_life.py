@@ -6,16 +6,18 @@ import asyncio
 import hashlib
 import os
 import signal
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+from typing import cast
 
 import pytest
 from backendai.model.errors import Failure
-from backendai.spec.runtime_v10 import ContainerState, Edits, Mount
+from backendai.spec.runtime_v10 import ContainerState, Edits, Event, Mount
 from backendai_runtime_sandbox.box import LOST, Box
 from backendai_runtime_sandbox.config import Config
 from backendai_runtime_sandbox.plugin import Sandbox
-from sandbox_inside import PATIENCE_S, get, idle, output, run, spec, until
+from sandbox_inside import PATIENCE_S, eventually, get, idle, output, run, spec, until, vanished
 
 pytestmark = pytest.mark.system
 
@@ -96,7 +98,7 @@ async def test_remove_kills_what_runs(sandbox: Sandbox) -> None:
     id = await idle(sandbox)
     pid = (await get(sandbox, id)).pid or 0
     await sandbox.remove(id)
-    assert not Path(f"/proc/{pid}").exists()
+    assert await vanished(pid)
     assert not await sandbox.list({})
 
 
@@ -111,7 +113,7 @@ async def test_list_goes_by_labels(sandbox: Sandbox) -> None:
 async def test_events_tell_of_starts_and_ends(sandbox: Sandbox) -> None:
     id = await sandbox.create(spec("read line < /home/work/go", labels={"mine": "1"}))
     seen = []
-    async with asyncio.timeout(PATIENCE_S), aclosing(sandbox.events({"mine": "1"})) as events:
+    async with asyncio.timeout(PATIENCE_S), aclosing(cast(AsyncGenerator[Event, None], sandbox.events({"mine": "1"}))) as events:
         waiting = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0)
         other = await sandbox.create(spec("true"))
@@ -152,9 +154,7 @@ async def test_a_killed_shim_takes_its_container_along(sandbox: Sandbox, root: P
     os.kill(shim, signal.SIGKILL)
     container = await until(sandbox, id, ContainerState.EXITED)
     assert (container.exit_code, container.error) == (None, LOST)
-    async with asyncio.timeout(PATIENCE_S):
-        while Path(f"/proc/{pid}").exists():
-            await asyncio.sleep(0.01)
+    await eventually(lambda: vanished(pid))
 
 
 async def test_mounts_and_environment(sandbox: Sandbox, root: Path) -> None:

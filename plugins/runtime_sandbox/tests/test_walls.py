@@ -129,7 +129,8 @@ async def test_the_platforms_sockets_are_out_of_reach(sandbox: Sandbox, network:
         abstract.listen()
         program = f"""
 import socket
-for family, address in ((socket.AF_INET, ("127.0.0.1", {server.getsockname()[1]})), (socket.AF_INET, ("10.0.2.2", {server.getsockname()[1]})),
+port = {server.getsockname()[1]}
+for family, address in ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, ("10.0.2.2", port)),
                         (socket.AF_UNIX, "\\0sandbox-test-{os.getpid()}")):
     try:
         with socket.socket(family) as one:
@@ -161,7 +162,13 @@ async def test_the_layer_does_not_outlive_its_container(sandbox: Sandbox) -> Non
 
 
 GROW = "data = []\nfor _ in range(512): data.append(b'x' * (1 << 20))\nprint('grown')"
-SHARE = "import os\nfd = os.open('/dev/shm/big', os.O_CREAT | os.O_RDWR)\nfor _ in range(512): os.write(fd, b'x' * (1 << 20))\nprint('grown')"
+SHARE = """
+import os
+fd = os.open('/dev/shm/big', os.O_CREAT | os.O_RDWR)
+for _ in range(512):
+    os.write(fd, b'x' * (1 << 20))
+print('grown')
+"""
 
 
 async def test_memory_is_limited(sandbox: Sandbox) -> None:
