@@ -106,9 +106,7 @@ class Storm:
             try:
                 self.deaths[name](chance)
             except Exception as error:  # told by run(), which waits for this thread
-                self.blind: list[tuple[float, float]] = []
-        self.excused = 0
-        self._broken.append(error)
+                self._broken.append(error)
                 return
             self.struck[name] += 1
 
