@@ -41,6 +41,7 @@ from backendai.spec import (
     webapp_v20,
 )
 from backendai.wire import link
+from backendai.wire.frames import control
 from backendai.wire.link import Advance, Desired, Hello, KernelOrder, KernelState, Message, Observed, Open, Report
 from sqlalchemy import insert
 
@@ -237,6 +238,32 @@ class Player:
         async with asyncio.timeout(DEADLINE_S):
             wanted = await self.opened.get()
         return wanted, await self.dial_in(f"/v1/link/streams/{wanted.stream}")
+
+    async def serve(self) -> None:
+        """Run whatever is ordered, and answer whatever is asked, until cancelled."""
+        done: set[tuple[str, Any]] = set()
+        while True:
+            for order in list(self.orders.values()):
+                if (order.kernel, order.want) not in done:
+                    done.add((order.kernel, order.want))
+                    await (self.runs(order) if order.want is link.Want.RUN else self.ends(order))
+            while not self.opened.empty():
+                await self.answer(*await self.dial())
+            await self.news.wait()
+            self.news.clear()
+
+    async def answer(self, wanted: Open, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Do what a verb wants, as plainly as can be."""
+        if wanted.verb in ("exec", "put", "build"):
+            while "eof" not in str((await socket.receive()).data):
+                pass
+        if wanted.verb in ("exec", "logs", "get"):
+            await socket.send_bytes(b"\x01tar")
+        if wanted.verb in ("pull", "build"):
+            await socket.send_str(control(progress={"text": "half", "done": 1, "total": 2}))
+        if wanted.verb == "images":
+            await socket.send_str(control(images=[{"name": "base", "id": "x"}]))
+        await socket.send_str(control(exit=0) if wanted.verb == "exec" else control(done=True))
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(DEADLINE_S):
