@@ -19,6 +19,7 @@ from tests.parts import processes
 from tests.parts.platform import FINAL, Platform
 
 WORKERS = 10
+UNKNOWN = 255  # what Docker says of a container that ended while it was dead
 END_S = 150.0  # a session that is not final this long after it was asked for is stuck
 AWAY = (ConnectionError, TimeoutError, urllib.error.URLError, http.client.HTTPException)  # the manager is dead just now
 
@@ -49,7 +50,7 @@ class Storm:
     """*sessions* sessions on *platform*, while *deaths* strike at random, each on its own. deaths: name to what kills and revives.
 
     pause_s: least and most seconds from a revival to the next death of the same part. blind: from when to when an engine was dead;
-    Docker itself loses what a container wrote that ended meanwhile, so that only the order of what is left can be held against us.
+    Docker itself then loses output and exit status of a container that ends, and a start on which it was at work.
     """
 
     def __init__(self, platform: Platform, seed: int, sessions: int, deaths: dict[str, Callable[[random.Random], None]],
@@ -95,7 +96,7 @@ class Storm:
             f"faults on {self.platform.runtime}, seed {self.seed}: {len(self.ordeals)} sessions {dict(kinds)} in "
             f"{time.monotonic() - self._begun:.0f} s",
             f"  killed: {dict(self.struck)}",
-            f"  ended: {dict(ends)}; wrong: {len(wrong)}; output lost by the engine itself, dead when they ended: {self.excused}", *wrong])
+            f"  ended: {dict(ends)}; wrong: {len(wrong)}; lost by the engine itself, dead when they ended: {self.excused}", *wrong])
 
     @property
     def wrong(self) -> Sequence[str]:
@@ -160,7 +161,8 @@ class Storm:
         if ordeal.kind == "lines":
             got = (ordeal.end["state"], ordeal.end["exit_code"], len(lines))
             want = ("TERMINATED", ordeal.status, ordeal.lines)
-            if got[:2] == want[:2] and got != want and any(begin <= ordeal.end["ended_at"] <= end for begin, end in self.blind):
+            in_the_dark = any(begin <= ordeal.end["ended_at"] <= end for begin, end in self.blind)
+            if got != want and in_the_dark and (got[:2] == want[:2] or got[1] == UNKNOWN or ordeal.end["state"] == "FAILED"):
                 self.excused += 1
             elif got != want:
                 ordeal.wrong.append(f"{got} is not {want}: {ordeal.end['reason']}")
