@@ -24,7 +24,7 @@ class Client:
 
     async def create(self, command: Sequence[str], **more: Any) -> dict[str, Any]:
         """Ask for a batch session."""
-        body = {"type": "batch", "command": list(command), "slots": {"cpu": 0.001, "mem": "32m"}, **more}
+        body = {"type": "batch", "command": list(command), "slots": {"cpu": 0.01, "mem": "32m"}, **more}
         if self._image:
             body["image"] = self._image
         return await self.call("POST", "/v1/sessions", body)
