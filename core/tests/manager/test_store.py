@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from backendai.manager.bus import BACKLOG, Bus, Event
 from backendai.manager.store import migrate
@@ -270,3 +271,24 @@ async def test_the_end_of_the_bus_ends_every_wait() -> None:
     bus.end()
     with pytest.raises(Failure, match="stopping"):
         await waiting
+
+
+@pytest.mark.parametrize("db_url", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
+async def test_a_server_that_goes_and_comes_back_is_unavailable_meanwhile(db_url: str, postgres_server: str, served_both: Any) -> None:
+    served = served_both
+    made = await served.session(name="before")
+    name = db_url.rpartition("/")[2] if "?" not in db_url else db_url.partition("?")[0].rpartition("/")[2]
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    admin = await asyncpg.connect(postgres_server)
+    await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    await admin.execute(end)
+    for method, path in (("GET", f"/v1/sessions/{made['id']}"), ("GET", "/readyz"), ("POST", f"/v1/sessions/{made['id']}/stop")):
+        refused = await served.call(method, path, status=503)
+        assert refused["code"] == "unavailable" and "does not answer" in refused["detail"]
+    await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    assert (await served.call("GET", "/v1/sessions/before", status=200))["id"] == made["id"]
+    await served.call("POST", "/v1/sessions/before/stop", status=200)
+    await admin.execute(end)  # connections that are dead at first use
+    await served.call("POST", "/v1/sessions/before/stop", status=200)
+    await served.call("GET", "/readyz", status=200)
+    await admin.close()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Table, delete, func, insert, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backendai.manager.bus import Event
@@ -23,6 +25,7 @@ from backendai.model.errors import Failure
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 GROUP = 256  # jobs in one transaction at most, so that no caller waits long for its neighbours
+_OURS = (IntegrityError, ProgrammingError, DataError)
 _event_insert = insert(events)
 
 
@@ -95,13 +98,15 @@ class Store:
             raise Failure("unavailable", "The manager is stopping; try again in a moment.")
         waiting = _Waiting(job, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(waiting)
-        answer: T = await waiting.answer
+        with _answering():
+            answer: T = await waiting.answer
         return answer
 
     async def read(self, job: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run *job* on one consistent snapshot of the database."""
-        async with self._readers.connect() as connection:
-            return await job(connection)
+        """Run *job* on one consistent snapshot of the database; raise ``Failure('unavailable')`` when that does not answer."""
+        with _answering():
+            async with self._readers.connect() as connection:
+                return await job(connection)
 
     async def ready(self) -> None:
         """Raise when the database does not answer."""
@@ -150,9 +155,10 @@ class Store:
         try:
             answers = await self._transact([w.job for w in group])
         except Exception as error:
-            if len(group) == 1:
-                if not group[0].answer.done():
-                    group[0].answer.set_exception(error)
+            if len(group) == 1 or _absent(error):  # without a database each would wait in vain
+                for waiting in group:
+                    if not waiting.answer.done():
+                        waiting.answer.set_exception(error)
                 return
             for waiting in group:
                 await self._commit([waiting])
@@ -192,6 +198,22 @@ class Store:
         now = self._clock()
         return [Event(n, now, kind, subject, owner_id, data)
                 for n, (kind, subject, owner_id, data) in enumerate(lines, self.last_event + 1)]
+
+
+def _absent(error: BaseException) -> bool:
+    """Tell whether *error* says that there is no database, rather than what is wrong with a statement."""
+    return isinstance(error, DBAPIError | PoolTimeout | OSError | TimeoutError) and not isinstance(error, _OURS)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turn what drivers raise when there is no database into ``Failure('unavailable')``."""
+    try:
+        yield
+    except Exception as error:
+        if not _absent(error):
+            raise
+        raise Failure("unavailable", "The database does not answer; try again in a moment.", detail=repr(error)) from error
 
 
 def _by_table(transactions: Sequence[Tx]) -> dict[Table, list[Mapping[str, Any]]]:
