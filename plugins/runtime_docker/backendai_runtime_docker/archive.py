@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator
 
 import aiohttp
 from aiodocker import DockerError
 from backendai.model.errors import Failure
 
-from backendai_runtime_docker.engine import HINT, Engine, refused
+from backendai_runtime_docker.engine import HINT, NO_WORD, Engine, refused
 from backendai_runtime_docker.tar import owned_by
 
 OPEN_S = 30.0
 QUIET_S = 60.0
 UNPACK_S = 3600.0
+IS_FOLDER = 1 << 31  # in the modes of Go's os package, which the engine speaks of
 
 
 async def get_archive(engine: Engine, id: str, path: str) -> AsyncIterator[bytes]:
@@ -35,6 +38,7 @@ async def get_archive(engine: Engine, id: str, path: str) -> AsyncIterator[bytes
 
 async def put_archive(engine: Engine, id: str, path: str, data: AsyncIterator[bytes], user: tuple[int, int]) -> None:
     """Unpack a tar stream into the folder *path*; everything in it belongs to *user*."""
+    await _check_folder(engine, id, path)
     problems: list[Exception] = []
 
     async def body() -> AsyncIterator[bytes]:
@@ -55,6 +59,19 @@ async def put_archive(engine: Engine, id: str, path: str, data: AsyncIterator[by
         if problems:
             raise problems[0] from None
         raise
+
+
+async def _check_folder(engine: Engine, id: str, path: str) -> None:
+    """Raise ``Failure('not-found')`` unless *path* is a folder, or a link to who knows what."""
+    try:
+        async with engine.open("HEAD", f"containers/{id}/archive", params={"path": path}, within_s=OPEN_S) as response:
+            about = json.loads(base64.b64decode(response.headers.get("X-Docker-Container-Path-Stat", "e30=")))
+    except DockerError as error:
+        if error.status in (404, NO_WORD):
+            raise Failure("not-found", f"There is no {path} in the container.", detail=str(error)) from error
+        raise refused(error, f"look at {path}") from error
+    if about and not about.get("linkTarget") and not about.get("mode", 0) & IS_FOLDER:
+        raise Failure("not-found", f"{path} in the container is not a folder.")
 
 
 def _not_there(error: DockerError, path: str) -> Failure:

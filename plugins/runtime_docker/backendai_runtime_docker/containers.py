@@ -48,7 +48,7 @@ class Containers:
                 made = await self._engine.ask("POST", "containers/create", params={"name": spec.name},
                                               data=to_engine(spec, network, self._log), within_s=CREATE_S)
             except DockerError as error:
-                if error.status == 409 and (found := await self._inspect(spec.name)) is not None:
+                if (error.status == 409 or "already in use" in error.message) and (found := await self._inspect(spec.name)) is not None:
                     return str(found["Id"])
                 raise _not_created(error, spec) from error
         return str(made["Id"])
@@ -148,7 +148,7 @@ class Containers:
         try:
             await self._engine.ask("POST", f"containers/{id}/kill", params={"signal": signal}, within_s=KILL_S)
         except DockerError as error:
-            if error.status in (404, 409) or "not running" in error.message:
+            if error.status in (404, 409) or "running containers" in error.message:
                 return False
             raise refused(error, "stop the container") from error
         return True
@@ -174,11 +174,14 @@ def to_container(details: Mapping[str, Any]) -> Container:
     state = details["State"]
     now = STATES.get(str(state["Status"]).lower(), ContainerState.EXITED)
     ended = now is ContainerState.EXITED
+    started_at, ended_at = seconds(state.get("StartedAt")), seconds(state.get("FinishedAt")) if ended else None
+    if started_at is not None and ended_at is not None:
+        started_at = min(started_at, ended_at)  # Podman may note the start a little late
     return Container(
         id=str(details["Id"]), name=_name([details["Name"]]), state=now, labels=dict(details["Config"].get("Labels") or {}),
         exit_code=int(state["ExitCode"]) if ended else None, out_of_memory=ended and bool(state.get("OOMKilled")),
         pid=int(state["Pid"]) if now is ContainerState.RUNNING and state.get("Pid") else None,
-        started_at=seconds(state.get("StartedAt")), ended_at=seconds(state.get("FinishedAt")) if ended else None,
+        started_at=started_at, ended_at=ended_at,
         error=sentence(state["Error"]) if ended and state.get("Error") else "")
 
 

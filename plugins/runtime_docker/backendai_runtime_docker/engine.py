@@ -17,6 +17,7 @@ from backendai.model.errors import Failure
 CONNECT_S = 5.0
 SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "{runtime}/docker.sock", "/run/podman/podman.sock", "{runtime}/podman/podman.sock")
 NOT_CONNECTED = 900  # aiodocker's status for it
+NO_WORD = 0  # ours for an error without a text
 HINT = "see `systemctl status docker` on the agent's machine"
 
 
@@ -117,6 +118,8 @@ class Engine:
             if self._client is not None:
                 self._client.api_version = "auto"  # it may come back as another version
             raise Failure("unavailable", f"The container engine cannot be reached at {self.socket}; {HINT}.", detail=str(error)) from error
+        except json.JSONDecodeError as error:  # Podman refuses some things without a word, which aiodocker cannot read
+            raise DockerError(NO_WORD, "It gave no reason") from error
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             raise Failure("unavailable", f"The connection to the container engine broke off; {HINT}.", detail=repr(error)) from error
 

@@ -21,7 +21,7 @@ BECAME = {"start": ContainerState.RUNNING, "die": ContainerState.EXITED, "died":
 
 async def watch(engine: Engine, labels: Mapping[str, str]) -> AsyncIterator[Event]:
     """Yield starts and ends for ever. After a break it goes on from the last news, as far back as the engine remembers."""
-    filters = {"type": ["container"], "event": ["start", "die"], "label": [f"{key}={value}" for key, value in labels.items()]}
+    filters = {"type": ["container"], "event": list(BECAME), "label": [f"{key}={value}" for key, value in labels.items()]}
     since: dict[str, Any] = {}
     while True:
         try:

@@ -21,17 +21,19 @@ OPEN_S = 20.0
 QUIET_S = 40.0  # between two pieces of what is already written
 SIGN_OF_LIFE_S = 5.0  # while what is dropped is read
 HEADER = struct.Struct(">BxxxL")
+POLL_S, POLL_SHARE = 0.3, 10.0  # seconds; of the time that a look takes, so that looking takes a tenth of it
+LIVELY = ("created", "configured", "initialized", "running", "paused", "restarting", "stopping")
 STAMP = 31  # a timestamp of nine decimals and a space
 PIECE = 16384  # a line longer than that is logged in pieces of that size
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a container's output is. mend: the engine's driver forgets line ends (see ``Mender``). root: where its files are."""
+    """Where a container's output is. podman: how the engine logs. root: where it keeps its files."""
 
     engine: Engine
     id: str
-    mend: bool
+    podman: bool
     root: str
 
 
@@ -39,18 +41,33 @@ async def read_logs(source: Source, offset: int, follow: bool) -> AsyncIterator[
     """Yield the output from *offset*, which counts bytes of output.
 
     The engine knows no such place, so what comes before it is read again and dropped. Docker may end a followed log before its last
-    piece, so the rest is asked for once more.
+    piece, so the rest is asked for once more. Podman may lose lines of a followed log, so that it is asked again and again.
     """
-    for following in (True, False) if follow else (False,):
-        async with aclosing(_read(source, offset, following)) as chunks:
+    began: float | None = None
+    while True:
+        running = follow and await _runs(source)
+        if running and began is not None:
+            await asyncio.sleep(max(POLL_S, POLL_SHARE * (time.monotonic() - began) if source.podman else 0))
+        began = time.monotonic()
+        async with aclosing(_read(source, offset, running and not source.podman)) as chunks:
             async for chunk in chunks:
                 offset = chunk.next
                 yield chunk
+        if not running:
+            return
+
+
+async def _runs(source: Source) -> bool:
+    try:
+        details = await source.engine.get(f"containers/{source.id}/json", within_s=OPEN_S)
+    except DockerError as error:
+        raise _unreadable(error) from error
+    return str(details["State"]["Status"]).lower() in LIVELY
 
 
 async def _read(source: Source, offset: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
-    params = {"stdout": True, "stderr": True, "follow": follow, "timestamps": source.mend}
-    decoder, position, spoke = Decoder(source.mend), 0, time.monotonic()
+    params = {"stdout": True, "stderr": True, "follow": follow, "timestamps": not source.podman}
+    decoder, position, spoke = Decoder(not source.podman), 0, time.monotonic()
     try:
         async with source.engine.open("GET", f"containers/{source.id}/logs", params=params, within_s=OPEN_S) as response:
             async for data in _pieces(response, None if follow else QUIET_S):
@@ -62,9 +79,7 @@ async def _read(source: Source, offset: int, follow: bool) -> AsyncGenerator[Log
                     spoke = time.monotonic()
                     yield LogChunk(1, b"", offset)
     except DockerError as error:
-        if error.status == 404:
-            raise Failure("not-found", "The container is not there any more.", detail=str(error)) from error
-        raise refused(error, "read the container's output") from error
+        raise _unreadable(error) from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise Failure("unavailable", f"The container's output broke off; {HINT}.", detail=repr(error)) from error
     if decoder.torn:
@@ -74,6 +89,12 @@ async def _read(source: Source, offset: int, follow: bool) -> AsyncGenerator[Log
             position += 1
             if position > offset:
                 yield LogChunk(stream, b"\n", position)
+
+
+def _unreadable(error: DockerError) -> Failure:
+    if error.status == 404:
+        return Failure("not-found", "The container is not there any more.", detail=str(error))
+    return refused(error, "read the container's output")
 
 
 async def _pieces(response: aiohttp.ClientResponse, quiet_s: float | None) -> AsyncIterator[bytes]:

@@ -57,7 +57,7 @@ class Docker:
 
     @hookimpl
     def logs(self, id: str, offset: int, follow: bool) -> AsyncIterator[v10.LogChunk]:
-        return logs.read_logs(logs.Source(self.node.engine, id, not self.node.podman, self.node.root), offset, follow)
+        return logs.read_logs(logs.Source(self.node.engine, id, self.node.podman, self.node.root), offset, follow)
 
     @hookimpl
     async def images(self) -> Sequence[v10.Image]:

@@ -32,7 +32,7 @@ async def run_inside(engine: Engine, id: str, argv: Sequence[str], env: Mapping[
         made = await engine.ask("POST", f"containers/{id}/exec", data=body, within_s=ASK_S)
         reader, writer = await engine.hijack(f"exec/{made['Id']}/start", {"Detach": False, "Tty": tty}, within_s=ASK_S)
     except DockerError as error:
-        if error.status in (404, 409):
+        if error.status in (404, 409) or "running containers" in error.message:
             raise Failure("conflict", "The container does not run now.", detail=str(error)) from error
         raise refused(error, f"run {argv[0]}") from error
     return Process(engine, str(made["Id"]), tty, reader, writer)

@@ -9,11 +9,12 @@ from typing import Any
 from aiodocker import DockerError
 from backendai.spec.runtime_v10 import Usage
 
-from backendai_runtime_docker.engine import Engine, refused
+from backendai_runtime_docker.engine import NO_WORD, Engine, refused
 
 ASK_S = 15.0
 AT_ONCE = 16
 NANO = 1e9
+ONCE = {"stream": False, "one-shot": True}
 
 
 async def measure(engine: Engine, ids: Sequence[str]) -> Mapping[str, Usage]:
@@ -23,9 +24,9 @@ async def measure(engine: Engine, ids: Sequence[str]) -> Mapping[str, Usage]:
     async def one(id: str) -> Usage | None:
         async with turns:
             try:
-                return to_usage(await engine.get(f"containers/{id}/stats", params={"stream": False, "one-shot": True}, within_s=ASK_S))
+                return to_usage(await engine.get(f"containers/{id}/stats", params=ONCE, within_s=ASK_S) or {})
             except DockerError as error:
-                if error.status in (404, 409):
+                if error.status in (404, 409, NO_WORD):
                     return None
                 raise refused(error, "measure the container") from error
 

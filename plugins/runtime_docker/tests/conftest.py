@@ -34,6 +34,7 @@ class Bench:
     image: str
     url: str
     labels: Mapping[str, str]
+    podman: bool = False
 
     def spec(self, *argv: str, **other: Any) -> ContainerSpec:
         """Return a spec with a name of its own."""
@@ -110,8 +111,8 @@ async def with_runtime(docker_engine: Any) -> AsyncIterator[Callable[..., Awaita
 async def bench(docker_engine: Any, base_image: str, with_runtime: Callable[..., Awaitable[Runtime]]) -> AsyncIterator[Bench]:
     """A runtime that was probed; its containers go after the test."""
     runtime = await with_runtime()
-    await runtime.probe()
-    bench = Bench(runtime, base_image, docker_engine.url, {"ai.backendai.test": secrets.token_hex(6)})
+    podman = (await runtime.probe()).engine.startswith("podman")
+    bench = Bench(runtime, base_image, docker_engine.url, {"ai.backendai.test": secrets.token_hex(6)}, podman)
     yield bench
     for container in await runtime.list(bench.labels):
         await runtime.remove(container.id)

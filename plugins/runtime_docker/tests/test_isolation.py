@@ -116,6 +116,8 @@ async def test_a_private_network_has_nothing_but_itself(bench: Any) -> None:
 
 
 async def test_an_outward_network_reaches_out_but_not_its_neighbours(bench: Any, docker_engine: Any) -> None:
+    if bench.podman:
+        pytest.skip("each has a network of its own in user space, where all have the same address")
     first, second = await bench.run(network="outward"), await bench.run(network="outward")
     where = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}"
     address, gateway = docker_engine.run("inspect", "-f", where, second).split()
