@@ -12,6 +12,7 @@ from backendai.model.errors import Failure
 from backendai_runtime_sandbox.engine import Engine
 from backendai_runtime_sandbox.pipes import Sink, Source
 from backendai_runtime_sandbox.process import Child, spawn
+from backendai_runtime_sandbox.streams import running
 
 _SELF = "/proc/self/exe"  # this interpreter, also where its path is closed to us
 HELPER = Path(__file__).with_name("archiver.py")
@@ -61,11 +62,9 @@ async def put_archive(engine: Engine, id: str, path: str, data: AsyncIterator[by
 
 def _help(engine: Engine, id: str, words: Sequence[str], places: dict[int, int]) -> Child:
     box = engine.box(id)
-    pid, record = box.pid(), box.record
-    if pid is None:
-        raise Failure("conflict", "The container does not run; its files can be copied while it does.")
-    user = ",".join(map(str, record.user)) if engine.node.privileged else ""
-    return spawn([sys.executable, "-I", "-S", str(HELPER), str(pid), user, *words], places, program=_SELF)
+    pid, shim = running(box)
+    user = ",".join(map(str, box.record.user)) if engine.node.privileged else ""
+    return spawn([sys.executable, "-I", "-S", str(HELPER), str(pid), str(shim), user, *words], places, program=_SELF)
 
 
 async def _judge(child: Child, path: str, said: int) -> None:

@@ -1,4 +1,4 @@
-"""Pack or unpack a tar stream inside a container, as its user. Run as a program: PID UID,GID get|put PATH.
+"""Pack or unpack a tar stream inside a container, as its user. Run as a program: PID SHIM UID,GID get|put PATH.
 
 UID,GID is empty where the caller is an ordinary user: joining the user namespace makes it the container's user then.
 Everything is imported before it joins, because afterwards the node's files are out of sight.
@@ -20,10 +20,13 @@ NOT_FOUND = 44
 _LOADED = (encodings.idna, stat, copy)
 
 
-def join(pid: str, user: str) -> None:
+def join(pid: str, shim: str, user: str) -> None:
     """Enter the mount namespace of *pid*, with no more rights than its user has."""
     libc = ctypes.CDLL(None, use_errno=True)
     fds = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in (("mnt",) if user else ("user", "mnt"))]
+    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123  # once open, they stay those of the process whose parent we check
+        if stat.read().rpartition(")")[2].split()[1] != shim:
+            raise OSError("the container has ended")
     for fd in fds:
         if libc.setns(fd, 0) < 0:
             raise OSError(ctypes.get_errno(), "the container cannot be joined")
@@ -69,9 +72,9 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return member if member.isreg() or member.isdir() or member.issym() or member.islnk() else None
 
 
-def main(pid: str, user: str, verb: str, path: str) -> None:
+def main(pid: str, shim: str, user: str, verb: str, path: str) -> None:
     try:
-        join(pid, user)
+        join(pid, shim, user)
         (get if verb == "get" else put)(path)
     except (OSError, tarfile.TarError) as error:
         print(error, file=sys.stderr)  # noqa: T201  # a program's stderr

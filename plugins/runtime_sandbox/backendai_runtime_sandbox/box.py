@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Box:
         self.log = folder / "log"
         self._record: Record | None = None
 
-    def write(self, record: Record, plan: Sequence[str], files: Mapping[str, str]) -> None:
+    def write(self, record: Record, plan: bytes, files: Mapping[str, str]) -> None:
         """Put the folder there as a whole."""
         fresh = self.folder.with_name(FRESH + self.name)
         fresh.mkdir(mode=0o711, exist_ok=True)
@@ -62,7 +62,7 @@ class Box:
             (fresh / name).write_text(text)
         secret = os.open(fresh / "plan", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(secret, "wb") as out:
-            out.write(b"".join(os.fsencode(word) + b"\0" for word in plan))
+            out.write(plan)
         (fresh / "record.json").chmod(0o600)
         (fresh / "root").mkdir(exist_ok=True)
         fresh.rename(self.folder)
@@ -100,13 +100,14 @@ class Box:
         """Tell whether its first process has begun."""
         return (self.folder / "running").exists()
 
-    def pid(self) -> int | None:
-        """Return the pid of its first process while it runs."""
-        running = self._words("running")
-        return int(running[0]) if running and not self._words("exit") and self.shim() is not None else None
+    def first(self) -> tuple[int, int] | None:
+        """Return the pids of its first process and of the shim, that one's parent, while it runs."""
+        running, shim = self._words("running"), self.shim()
+        return (int(running[0]), shim) if running and shim is not None and not self._words("exit") else None
 
     def look(self) -> Container:
         """Tell how it is; raise OSError when it is gone."""
+        self.folder.stat()
         record = self.record
         exit = self._words("exit")
         shim = None if exit else self.shim()

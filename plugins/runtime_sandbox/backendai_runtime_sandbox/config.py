@@ -15,7 +15,7 @@ class Config:
     state_dir: its containers, logs and images; by default a folder of the user who runs it. images: more images, by name: a folder that
     holds a root filesystem, or a tarball of one. share: more folders of the node that every session of the image ``host`` may read.
     hide: folders that no session may see, even below a shared one. cgroup: folder in each cgroup hierarchy below which limits are set;
-    by default our own.
+    by default our own. log_limit: bytes of a container's output that are kept until it is removed.
     """
 
     state_dir: str = ""
@@ -23,6 +23,7 @@ class Config:
     share: tuple[str, ...] = ()
     hide: tuple[str, ...] = ()
     cgroup: str = ""
+    log_limit: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

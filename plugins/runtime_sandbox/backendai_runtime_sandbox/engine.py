@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import shutil
 import signal as signals
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
@@ -21,11 +23,13 @@ from backendai_runtime_sandbox.box import FRESH, GONE, Box, Record, boxes
 from backendai_runtime_sandbox.cgroup import Cgroups
 from backendai_runtime_sandbox.config import Config, Folders
 from backendai_runtime_sandbox.mends import mend
-from backendai_runtime_sandbox.plan import Ground, environment, files, make_plan, prepare_layer, refuse
+from backendai_runtime_sandbox.plan import Ground, environment, files, make_plan, packed, prepare_layer, refuse
 from backendai_runtime_sandbox.process import run, wait_for_pid
 
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 NO_WAY_OUT = "it needs slirp4netns (`apt-get install slirp4netns`) and access to /dev/net/tun (`chmod 666 /dev/net/tun`)"
 STARTS = 20  # at once
+AGAIN_S = 0.5  # between two tries to kill
 KILL_S = 30.0  # a killed container is gone within microseconds, unless it hangs in the kernel
 
 
@@ -55,13 +59,15 @@ class Engine:
     def box(self, id: str) -> Box:
         """Return a container's folder; raise ``Failure('not-found')`` without one."""
         box = self._known.get(id) or Box(self.folders.containers / id)
-        if "/" in id or id.startswith(".") or not box.exists:
+        if not NAME.fullmatch(id) or not box.exists:
             self._known.pop(id, None)
             raise Failure("not-found", f"There is no container {id}.")
         return self._known.setdefault(id, box)
 
     def create(self, spec: ContainerSpec, rootfs: Path | None) -> str:
         """Put a container's folder there, with its plan."""
+        if not NAME.fullmatch(spec.name):
+            raise Failure("bad-name", f"A container cannot be called {spec.name!r}; use lower-case letters, digits and '-'.")
         box = Box(self.folders.containers / spec.name)
         if box.exists:
             return spec.name
@@ -74,13 +80,14 @@ class Engine:
         layer = Path(spec.scratch) if spec.scratch else self.folders.containers / spec.name / "layer"
         being_made = layer if spec.scratch else fresh / "layer"
         ground = self._ground(spec, rootfs, layer, box.folder)
+        plan = packed(make_plan(spec, ground))
         fresh.mkdir(mode=0o711, exist_ok=True)
         made = prepare_layer(ground, spec, being_made)
         record = Record(
             name=spec.name, image=spec.image, user=spec.user, workdir=spec.workdir, layer=str(layer), filter=ground.filter,
             limits=spec.limits, enforced=tuple(ground.enforced), groups=ground.groups, made=made, gids=spec.edits.gids, cpus=ground.cpus,
             env=environment(spec), labels=spec.labels)
-        box.write(record, make_plan(spec, ground), files(spec, ground))
+        box.write(record, plan, files(spec, ground))
         return spec.name
 
     async def start(self, id: str) -> None:
@@ -119,6 +126,8 @@ class Engine:
 
     async def remove(self, id: str) -> None:
         """Remove it and everything that was made for it."""
+        if not NAME.fullmatch(id):
+            return
         async with self._turn[id]:
             box = Box(self.folders.containers / id)
             gone = box.folder.with_name(GONE + id)
@@ -183,34 +192,35 @@ class Engine:
 
     async def _kill(self, box: Box, shim: int) -> None:
         ended = wait_for_pid(shim)
-        if not self._signal(box, signals.SIGKILL):
-            self._end_shim(box, shim)  # it has not got as far as a container
-        await asyncio.wait([ended], timeout=KILL_S)
-        if not ended.done():
+        until = time.monotonic() + KILL_S
+        try:
+            while not ended.done() and time.monotonic() < until:
+                if not self._signal(box, signals.SIGKILL) and box.shim() == shim and not box.running:
+                    os.kill(shim, signals.SIGKILL)  # it has not got as far as a container
+                await asyncio.wait([ended], timeout=AGAIN_S)
+            if ended.done():
+                return
+        finally:
             ended.cancel()
-            raise Failure("runtime-fault", f"The container {box.name} does not end, though it was killed; its processes hang in the "
-                                           "node's kernel. Ask your administrator to look at the node.")
+        raise Failure("runtime-fault", f"The container {box.name} does not end, though it was killed; its processes hang in the "
+                                       "node's kernel. Ask your administrator to look at the node.")
 
     def _signal(self, box: Box, number: int) -> bool:
-        """Send a signal to the first process. What is checked after the descriptor was opened makes sure that it is still ours."""
-        if (pid := box.pid()) is None:
+        """Send a signal to the first process; tell whether there is one. The number may have been given to another process since."""
+        if (first := box.first()) is None:
             return False
         try:
-            pidfd = os.pidfd_open(pid)
+            pidfd = os.pidfd_open(first[0])
         except ProcessLookupError:
             return True  # it has ended; the shim is about to say so
         try:
-            if box.pid() == pid:
+            if parent_of(first[0]) == first[1]:
                 signals.pidfd_send_signal(pidfd, number)
         except ProcessLookupError:
             pass  # as above
         finally:
             os.close(pidfd)
         return True
-
-    def _end_shim(self, box: Box, shim: int) -> None:
-        if box.shim() == shim and not box.running:
-            os.kill(shim, signals.SIGKILL)
 
     def _ground(self, spec: ContainerSpec, rootfs: Path | None, layer: Path, box: Path) -> Ground:
         node, cgroups = self.node, self.node.cgroups
@@ -219,7 +229,7 @@ class Engine:
             rootfs=rootfs, layer=layer, box=box, privileged=node.privileged, uid=os.geteuid(), gid=os.getegid(),
             groups=tuple(map(str, cgroups.of(spec.name))), oom=cgroups.events(spec.name), enforced=frozenset(cgroups.parents),
             filter=self._filter(cpus is not None) if spec.seccomp else "", slirp=node.slirp, overlay=node.overlay,
-            share=self.config.share, hide=(str(self.folders.root), *self.config.hide), cpus=cpus)
+            log_limit=self.config.log_limit, share=self.config.share, hide=(str(self.folders.root), *self.config.hide), cpus=cpus)
 
     def _filter(self, pinned: bool) -> str:
         """Return the file with the seccomp program."""
@@ -240,6 +250,14 @@ def pick_cpus(limits: Limits, name: str) -> tuple[int, ...] | None:
         return None
     first = zlib.crc32(name.encode()) % len(every)
     return tuple(sorted((every * 2)[first:first + count]))
+
+
+def parent_of(pid: int) -> int | None:
+    """Return a process's parent."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return None
 
 
 def number(signal: str) -> int:

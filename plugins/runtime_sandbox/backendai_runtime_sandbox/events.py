@@ -10,7 +10,7 @@ from pathlib import Path
 from backendai.spec.runtime_v10 import ContainerState, Event
 
 from backendai_runtime_sandbox.box import Box, boxes
-from backendai_runtime_sandbox.notices import DELETE, MOVED_TO, Notices
+from backendai_runtime_sandbox.notices import FOLDER, Notices
 
 _LOOK_S = 5.0  # a shim that was killed tells nobody
 
@@ -27,7 +27,7 @@ async def read_events(containers: Path, labels: Mapping[str, str], notices: Noti
         changed.set()
 
     with ExitStack() as stack:
-        stack.enter_context(notices.watch(containers, MOVED_TO | DELETE, tell))
+        stack.enter_context(notices.watch(containers, FOLDER, tell))
         stack.callback(_let_go, watched)
         dirty |= {box.name for box in boxes(containers)}
         first = True
@@ -60,7 +60,7 @@ def _look(folder: Path, labels: Mapping[str, str], states: dict[str, ContainerSt
     try:
         if name not in watched:
             watched[name] = ExitStack()
-            watched[name].enter_context(notices.watch(folder, MOVED_TO, lambda _: tell(name)))
+            watched[name].enter_context(notices.watch(folder, FOLDER, lambda _: tell(name)))
         seen = Box(folder).look()
     except OSError:
         states.pop(name, None)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from backendai.spec.runtime_v10 import ContainerState, LogChunk
 
 from backendai_runtime_sandbox.box import Box
-from backendai_runtime_sandbox.notices import DELETE, MODIFY, MOVED_TO, Notices
+from backendai_runtime_sandbox.notices import FOLDER, MODIFY, Notices
 
 _HEAD = struct.Struct("<B3xI")
 _STEP = 256 * 1024  # bytes read at once
@@ -24,7 +24,7 @@ async def read_log(box: Box, offset: int, follow: bool, notices: Notices) -> Asy
     fd: int | None = None
     with ExitStack() as stack:
         if follow:
-            stack.enter_context(notices.watch(box.folder, MOVED_TO | DELETE, lambda _: changed.set()))
+            stack.enter_context(notices.watch(box.folder, FOLDER, lambda _: changed.set()))
         try:
             while True:
                 changed.clear()

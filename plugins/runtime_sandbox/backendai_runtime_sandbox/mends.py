@@ -11,6 +11,7 @@ _MENDS = (
     ("mount /proc", "A fresh /proc may not be mounted here, as in most containers; run the agent outside of one, or in a privileged one."),
     ("mount private", "Mounts are not allowed here, as in most containers; run the agent outside of one, or in a privileged one."),
     ("seccomp filter", "The kernel refuses system call filters; use a kernel with CONFIG_SECCOMP_FILTER."),
+    ("join container", "The container has ended."),
     ("slirp4netns ", "slirp4netns did not start; try it by hand, or ask for a private network."),
 )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MODIFY, MOVED_TO, DELETE, IGNORED = 0x2, 0x80, 0x200, 0x8000
+MODIFY, FOLDER, IGNORED = 0x2, 0x80 | 0x200, 0x8000  # FOLDER: files put in place or deleted
 _HEAD = struct.Struct("iIII")
 Tell = Callable[[str], None]
 

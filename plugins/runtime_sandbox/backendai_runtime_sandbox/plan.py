@@ -34,6 +34,7 @@ class Ground:
     box: its folder. privileged: we are root; else (uid, gid) are mapped. groups: cgroup folders. oom: the file that counts OOM kills.
     enforced: limits that cgroups take care of. filter: the seccomp program, empty for none. slirp: the program for outward networks.
     overlay: overlays work here. hide: folders of the platform. cpus: those that it may use, None for all.
+    log_limit: bytes of output that are kept.
     """
 
     rootfs: Path | None
@@ -51,12 +52,13 @@ class Ground:
     share: tuple[str, ...] = ()
     hide: tuple[str, ...] = ()
     cpus: tuple[int, ...] | None = None
+    log_limit: int = 1 << 30
 
 
 def make_plan(spec: ContainerSpec, ground: Ground) -> list[str]:
     """Return the shim's words for *spec*."""
     flags = NEW_NS | NEW_UTS | NEW_IPC | NEW_PID | NEW_NET | (0 if ground.privileged else NEW_USER)
-    words = [str(flags), ground.oom, ground.slirp if spec.network == "outward" else ""]
+    words = [str(flags), str(ground.log_limit), ground.oom, ground.slirp if spec.network == "outward" else ""]
     for operation in (*_enclose(spec, ground), *_root(spec, ground), *_mounts(spec, ground), *_close(spec, ground)):
         words += operation
     return words
@@ -222,6 +224,8 @@ def refuse(spec: ContainerSpec, privileged: bool) -> None:
         raise Failure("unsupported", "The sandbox of an ordinary user cannot add groups; run the agent as root.")
     if spec.network not in ("private", "outward"):
         raise Failure("unsupported", f"The sandbox knows no network {spec.network!r}; ask for private or outward.")
+    if not spec.workdir.startswith("/") or not all(device.target.startswith("/") for device in spec.edits.devices):
+        raise Failure("invalid-request", "The working folder and the places of devices must be absolute paths.")
     for mount in (*spec.mounts, *spec.edits.mounts):
         if not mount.target.startswith("/") or ".." in Path(mount.target).parts:
             raise Failure("bad-mount", f"{mount.target} is not an absolute path; say where to mount.")
@@ -260,15 +264,30 @@ def _escape(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
 
 
-def joining(pid: int, privileged: bool, namespaces: int, stay: bool) -> Sequence[str]:
-    """Return the operation by which a process joins a container. stay: as a process of it, and not only for a call."""
-    return "join", str(pid), str(namespaces | (0 if privileged else NEW_USER)), str(int(stay))
+def packed(words: Iterable[str]) -> bytes:
+    """Return a plan as the shim reads it. No word may smuggle in another."""
+    try:
+        every = [os.fsencode(word) for word in words]
+    except UnicodeEncodeError:
+        raise Failure("invalid-request", "A command, a variable or a path holds a character that cannot be passed on.") from None
+    if any(b"\0" in word for word in every):
+        raise Failure("invalid-request", "A command, a variable or a path holds a zero byte; remove it.")
+    return b"".join(word + b"\0" for word in every)
+
+
+def joining(first: tuple[int, int], privileged: bool, namespaces: int, stay: bool) -> Sequence[str]:
+    """Return the operation by which a process joins a container. first: pids of its first process and of that one's parent, the shim.
+
+    stay: as a process of it, and not only for a call.
+    """
+    pid, shim = first
+    return "join", str(pid), str(shim), str(namespaces | (0 if privileged else NEW_USER)), str(int(stay))
 
 
 EVERYWHERE = NEW_NS | NEW_UTS | NEW_IPC | NEW_PID | NEW_NET | NEW_CGROUP
 
 
-def make_exec(pid: int, argv: Sequence[str], env: Mapping[str, str], user: tuple[int, int], workdir: str, *, privileged: bool,
+def make_exec(first: tuple[int, int], argv: Sequence[str], env: Mapping[str, str], user: tuple[int, int], workdir: str, *, privileged: bool,
               groups: Sequence[str], gids: Sequence[int], filter: str, terminal: bool, limits: Iterable[Sequence[str]]) -> list[str]:
     """Return the shim's words for one more process in a container, behind the same walls as the first."""
     words: list[str] = []
@@ -276,7 +295,7 @@ def make_exec(pid: int, argv: Sequence[str], env: Mapping[str, str], user: tuple
     operations += limits
     if filter:
         operations.append(("seccomp", filter))
-    operations.append(joining(pid, privileged, EVERYWHERE, stay=True))
+    operations.append(joining(first, privileged, EVERYWHERE, stay=True))
     if privileged:
         operations.append(("groups", ",".join(map(str, gids))))
     operations += [("user", str(user[0]), str(user[1])), ("bound",)]

@@ -28,7 +28,7 @@ async def look_around(config: Config, folders: Folders) -> Node:
     """Find out what is here; raise ``Failure('unavailable')`` where containers cannot be isolated."""
     if os.uname().sysname != "Linux" or os.uname().machine not in seccomp.MACHINES:
         raise Failure("unavailable", "The sandbox runs on Linux on x86_64 and aarch64 only; use a container engine here.")
-    privileged = os.geteuid() == 0
+    privileged = os.geteuid() == 0 and _maps_everybody()  # the root of a user namespace is an ordinary user
     if privileged and not _capabilities() & _SYS_ADMIN:
         raise Failure("unavailable", "This is root without the right to mount, as in most containers; run the agent as an ordinary user, "
                                      "or in a privileged container.")
@@ -62,6 +62,8 @@ async def try_out(engine: Engine) -> None:
         await engine.start(name)
     except Failure as failure:
         raise Failure("unavailable", failure.message, detail=failure.detail) from failure
+    except OSError as error:
+        raise Failure("unavailable", f"The sandbox cannot use its folder {engine.folders.root}: {error}; give it another.") from error
     finally:
         await engine.remove(name)
 
@@ -90,6 +92,10 @@ def _limits(cgroups: Cgroups, privileged: bool) -> Mapping[str, str]:
     otherwise = {"mem": "rlimit, of each process", "cpu": "affinity, whole cores", "pids": "none" if privileged else "rlimit"}
     names = {"mem": "memory", "cpu": "cpu", "pids": "pids"}
     return {name: f"cgroup v{cgroups.version}" if names[name] in cgroups.parents else other for name, other in otherwise.items()}
+
+
+def _maps_everybody() -> bool:
+    return Path("/proc/self/uid_map").read_text().split() == ["0", "0", str((1 << 32) - 1)]
 
 
 def _capabilities() -> int:

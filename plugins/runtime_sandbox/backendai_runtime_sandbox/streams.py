@@ -17,7 +17,7 @@ from backendai_runtime_sandbox.box import Box
 from backendai_runtime_sandbox.engine import Engine, number
 from backendai_runtime_sandbox.mends import mend
 from backendai_runtime_sandbox.pipes import Sink, Source
-from backendai_runtime_sandbox.plan import NEW_NET, joining, make_exec, rlimits
+from backendai_runtime_sandbox.plan import NEW_NET, joining, make_exec, packed, rlimits
 from backendai_runtime_sandbox.process import Child, spawn, wake
 
 _OURS, _PLAN = 3, 4  # descriptors of the program: the socket over which it hands one out, and its plan
@@ -114,22 +114,22 @@ async def open_exec(engine: Engine, id: str, argv: Sequence[str], env: Mapping[s
                     workdir: str | None, tty: bool) -> Exec:
     """Run *argv* in a container, behind the same walls as its first process."""
     box = engine.box(id)
-    record, pid, privileged = box.record, _running(box), engine.node.privileged
+    record, first, privileged = box.record, running(box), engine.node.privileged
     chosen = user or record.user
     if not privileged and tuple(chosen) != record.user:
         raise Failure("unsupported", "The sandbox of an ordinary user has one user in each container; run the agent as root for others.")
     if privileged and 0 in chosen:
         raise Failure("unsupported", "The sandbox runs nothing as the node's root; ask for another user.")
     plan = make_exec(
-        pid, argv, {**record.env, **env}, chosen, workdir or record.workdir, privileged=privileged, groups=record.groups, gids=record.gids,
-        filter=record.filter, terminal=tty, limits=rlimits(record.limits, record.cpus, record.enforced, privileged))
+        first, argv, {**record.env, **env}, chosen, workdir or record.workdir, privileged=privileged, groups=record.groups,
+        gids=record.gids, filter=record.filter, terminal=tty, limits=rlimits(record.limits, record.cpus, record.enforced, privileged))
     return await _on_terminal(engine, plan) if tty else _on_pipes(engine, plan)
 
 
 async def open_connection(engine: Engine, id: str, port: int) -> Connection:
     """Connect to a port on the loopback of a running container."""
-    pid = _running(engine.box(id))
-    child, connected, said = await _receive(engine, [*joining(pid, engine.node.privileged, NEW_NET, stay=False), "dial", str(port)])
+    first = running(engine.box(id))
+    child, connected, said = await _receive(engine, [*joining(first, engine.node.privileged, NEW_NET, stay=False), "dial", str(port)])
     code = await child.wait()
     if connected is None:
         if code == _REFUSED:
@@ -138,16 +138,18 @@ async def open_connection(engine: Engine, id: str, port: int) -> Connection:
     return Connection(*await asyncio.open_connection(sock=socket.socket(fileno=connected)))
 
 
-def _running(box: Box) -> int:
-    pid = box.pid()
-    if pid is None:
+def running(box: Box) -> tuple[int, int]:
+    """Return the pids of a container's first process and shim; raise ``Failure('conflict')`` when it does not run."""
+    first = box.first()
+    if first is None:
         raise Failure("conflict", "The container does not run.")
-    return pid
+    return first
 
 
 def _written(plan: Sequence[str]) -> int:
+    data = packed(plan)
     fd = os.memfd_create("plan", os.MFD_CLOEXEC)
-    os.write(fd, b"".join(os.fsencode(word) + b"\0" for word in plan))
+    os.write(fd, data)
     return fd
 
 

@@ -16,11 +16,12 @@ from backendai_runtime_sandbox.engine import Engine
 def measure(engine: Engine, id: str) -> Usage | None:
     """Return a container's use, None when it does not run."""
     try:
-        pid = engine.box(id).pid()
+        first = engine.box(id).first()
     except (Failure, OSError):
         return None
-    if pid is None:
+    if first is None:
         return None
+    pid = first[0]
     usage = engine.node.cgroups.usage(id)
     if usage.cpu_s is None or usage.memory is None or usage.pids is None:
         usage = _fill(usage, _by_processes(pid))

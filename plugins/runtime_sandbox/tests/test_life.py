@@ -13,7 +13,7 @@ from typing import cast
 
 import pytest
 from backendai.model.errors import Failure
-from backendai.spec.runtime_v10 import ContainerState, Edits, Event, Mount
+from backendai.spec.runtime_v10 import ContainerState, DeviceNode, Edits, Event, Mount
 from backendai_runtime_sandbox.box import LOST, Box
 from backendai_runtime_sandbox.config import Config
 from backendai_runtime_sandbox.plugin import Sandbox
@@ -175,12 +175,45 @@ async def test_read_only_root(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("fields", [
     {"mounts": (Mount("/nonesuch", "/data"),)}, {"mounts": (Mount("/usr", "relative"),)}, {"network": "host"}, {"argv": ()},
-    {"edits": Edits(caps=("CAP_SYS_ADMIN",))}, {"image": "nonesuch"}, {"workdir": "/proc/1/fd/nonesuch"},
+    {"edits": Edits(caps=("CAP_SYS_ADMIN",))}, {"name": "../up"}, {"name": ""}, {"workdir": "relative"}, {"argv": ("a\ud800",)},
+    {"edits": Edits(devices=(DeviceNode("/dev/null", "null"),))}, {"image": "nonesuch"}, {"workdir": "/proc/1/fd/nonesuch"},
 ])
 async def test_what_cannot_be_is_refused_with_a_sentence(sandbox: Sandbox, fields: dict[str, object]) -> None:
     with pytest.raises(Failure) as caught:
         await sandbox.start(await sandbox.create(spec("true", **fields)))
     assert caught.value.message.endswith((".", ")"))
+
+
+async def test_output_is_kept_up_to_a_limit(root: Path) -> None:
+    sandbox = Sandbox(Config(state_dir=str(root), log_limit=100_000))
+    outcome = await run(sandbox, "head -c 5000000 /dev/zero | tr '\\0' x; exit 4")
+    assert outcome.code == 4
+    assert 100_000 <= len(outcome.out) < 300_000
+    await sandbox.teardown()
+
+
+async def test_a_removed_container_ends_its_followers(sandbox: Sandbox) -> None:
+    id = await idle(sandbox)
+
+    async def follow() -> None:
+        async for _ in sandbox.logs(id, 0, True):
+            pass
+
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        group.create_task(follow())
+        await asyncio.sleep(0)
+        await sandbox.remove(id)
+
+
+async def test_what_was_left_half_made_is_cleared_away(sandbox: Sandbox, root: Path) -> None:
+    id = await sandbox.create(spec("true"))
+    await sandbox.teardown()
+    (root / "containers" / id).rename(root / "containers" / f".gone-{id}")
+    (root / "containers" / ".new-other" / "layer").mkdir(parents=True)
+    again = Sandbox(Config(state_dir=str(root)))
+    assert not await again.list({})
+    assert not await asyncio.to_thread(lambda: list((root / "containers").iterdir()))
+    await again.teardown()
 
 
 async def test_a_hundred_at_once(sandbox: Sandbox) -> None:

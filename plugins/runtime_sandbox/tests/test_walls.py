@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import Limits, Mount
 from backendai_runtime_sandbox.config import Config
 from backendai_runtime_sandbox.plugin import Sandbox
@@ -72,6 +73,18 @@ async def test_no_way_to_root(sandbox: Sandbox) -> None:
     """
     outcome = await run(sandbox, script)
     assert outcome.code == 0, (outcome.code, outcome.out, outcome.err)
+
+
+@pytest.mark.parametrize("fields", [
+    {"workdir": "/tmp\0write\0/etc/planted\0x"}, {"hostname": "a\0write\0/etc/planted\0x"}, {"env": {"A": "\0write\0/etc/planted\0x"}},
+    {"argv": ("true", "\0write")}, {"mounts": (Mount("/usr", "/data\0write\0/etc/planted\0x"),)},
+])
+async def test_no_word_smuggles_in_an_operation(sandbox: Sandbox, fields: dict[str, object]) -> None:
+    with pytest.raises(Failure, match="zero byte"):
+        await sandbox.create(spec("true", **fields))
+    id = await idle(sandbox)
+    with pytest.raises(Failure, match="zero byte"):
+        await sandbox.exec(id, ("true", "\0write"), {}, None, None, False)
 
 
 async def test_only_three_descriptors_come_in(sandbox: Sandbox) -> None:

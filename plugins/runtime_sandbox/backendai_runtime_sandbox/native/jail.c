@@ -238,11 +238,24 @@ static _Noreturn void stand_for(pid_t child, sigset_t *all) {
     }
 }
 
-static void join(pid_t pid, long namespaces, int stay) {
+/* Return the parent of *pid*. */
+static pid_t parent_of(pid_t pid) {
+    char path[32], text[256] = {0}, *end;
+    int parent = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && read(fd, text, sizeof text - 1) > 0 && (end = strrchr(text, ')'))) sscanf(end, ") %*c %d", &parent);
+    if (fd >= 0) close(fd);
+    return parent;
+}
+
+/* Join the container whose first process is *pid*. That *shim* is its parent proves that the number was not given to another since. */
+static void join(pid_t pid, pid_t shim, long namespaces, int stay) {
     sigset_t all, before;
     pid_t child;
     int life[2], target = syscall(SYS_pidfd_open, pid, 0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* nobody in there may look at us on our way in */
+    if (target >= 0 && parent_of(pid) != shim) target = -1, errno = ESRCH;
     if (target < 0 || setns(target, namespaces) < 0) fail(125, "join", "container");
     close(target);
     if (!stay) return;
@@ -259,6 +272,7 @@ static _Noreturn void execute(struct plan *plan) {
     int count = 0;
     sigset_t none;
     while (plan->at < plan->end && count < 65535) argv[count++] = next_word(plan);
+    if (plan->at < plan->end) errno = E2BIG, fail(126, "exec", argv[0]);
     for (int signal = 1; signal < NSIG; signal++) (void)sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -288,7 +302,7 @@ _Noreturn void follow(struct plan plan) {
         else if (IS("symlink")) TWO, link_in(a, b);
         else if (IS("readonly")) protect(root, 0, 1, next_word(&plan));
         else if (IS("seccomp")) load_filter(next_word(&plan));
-        else if (IS("join")) a = next_word(&plan), b = next_word(&plan), join(atoi(a), atol(b), number(&plan));
+        else if (IS("join")) TWO, c = next_word(&plan), join(atoi(a), atoi(b), atol(c), number(&plan));
         else if (IS("groups")) set_groups(next_word(&plan));
         else if (IS("user")) TWO, become(atol(a), atol(b));
         else if (IS("bound")) bind_life();

@@ -6,7 +6,8 @@
  *
  * It holds a POSIX lock on FOLDER/lock for life, appends the output to FOLDER/log in frames (stream, three zeros, length as a
  * little-endian 32-bit number, data), and at the end puts `CODE OOM TIME` into FOLDER/exit, whole or not at all.
- * A plan begins with the flags of clone, a file that tells of OOM kills, and slirp4netns; the last two may be empty.
+ * A plan begins with the flags of clone, how much output to keep, a file that tells of OOM kills, and slirp4netns; these two may be
+ * empty.
  */
 
 #define _GNU_SOURCE
@@ -30,6 +31,7 @@
 
 static char buffer[65536];
 static int log_fd;
+static off_t log_limit;
 
 static double now(void) {
     struct timespec time;
@@ -70,6 +72,7 @@ static int move(int from, unsigned char stream) {
     for (int i = 0; i < 4; i++) head[4 + i] = length >> 8 * i;
     struct iovec parts[2] = {{head, sizeof head}, {buffer, size}};
     off_t before = lseek(log_fd, 0, SEEK_END);
+    if (before > log_limit) return 1; /* read and dropped, so that the container goes on */
     while (writev(log_fd, parts, 2) != (ssize_t)sizeof head + size) { /* a full disk holds the container up, as a full pipe does */
         if (ftruncate(log_fd, before) < 0) return 0;
         sleep(1);
@@ -98,8 +101,8 @@ static pid_t let_out(const char *program, pid_t pid, int *keep) {
         snprintf(target, sizeof target, "%d", pid);
         snprintf(ready_fd, sizeof ready_fd, "%d", ready[1]);
         snprintf(exit_fd, sizeof exit_fd, "%d", life[0]);
-        execl(program, program, "--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd", ready_fd, "--exit-fd", exit_fd,
-              target, "tap0", NULL);
+        execl(program, program, "--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp",
+              "--ready-fd", ready_fd, "--exit-fd", exit_fd, target, "tap0", NULL);
         _exit(127);
     }
     close(ready[1]), close(life[0]);
@@ -130,6 +133,7 @@ static int look_after(struct plan plan, int ready) {
     int out[2], err[2], said[2], go[2], keep = -1, status;
     char line[128];
     long flags = atol(next_word(&plan));
+    log_limit = atol(next_word(&plan));
     char *oom = next_word(&plan), *slirp = next_word(&plan);
     sigset_t all;
     sigfillset(&all);
