@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -22,15 +23,15 @@ BECAME = {"start": ContainerState.RUNNING, "die": ContainerState.EXITED, "died":
 async def watch(engine: Engine, labels: Mapping[str, str]) -> AsyncIterator[Event]:
     """Yield starts and ends for ever. After a break it goes on from the last news, as far back as the engine remembers."""
     filters = {"type": ["container"], "event": list(BECAME), "label": [f"{key}={value}" for key, value in labels.items()]}
-    since: dict[str, Any] = {}
+    since = str(int(time.time()))
     while True:
         try:
-            async with engine.open("GET", "events", params={"filters": filters, **since}, within_s=OPEN_S) as response:
+            async with engine.open("GET", "events", params={"filters": filters, "since": since}, within_s=OPEN_S) as response:
                 async for news in json_lines(response):
-                    since = {"since": str(news.get("time", ""))} if news.get("time") else since
+                    since = str(news.get("time") or since)
                     if (state := BECAME.get(str(news.get("status") or news.get("Action")))) is not None:
                         yield Event(str(news.get("id") or news["Actor"]["ID"]), state)
-        except (Failure, DockerError, aiohttp.ClientError, OSError):
+        except (Failure, DockerError, aiohttp.ClientError, OSError, ValueError):
             pass  # it is away; look again soon
         await asyncio.sleep(RETRY_S)
 

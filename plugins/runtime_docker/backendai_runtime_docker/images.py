@@ -150,7 +150,7 @@ async def _unhurried(response: aiohttp.ClientResponse, what: str) -> AsyncIterat
             if line is None:
                 return
             yield line
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         raise Failure("unavailable", f"The container engine broke off the {what}; try again, or {HINT}.", detail=repr(error)) from error
 
 
