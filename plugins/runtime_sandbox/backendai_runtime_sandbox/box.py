@@ -54,16 +54,22 @@ class Box:
         self.log = folder / "log"
         self._record: Record | None = None
 
-    def write(self, record: Record, plan: bytes, files: Mapping[str, str]) -> None:
-        """Put the folder there as a whole."""
+    def begin(self, record: Record) -> Path:
+        """Make the folder, under another name until it is whole; the record comes first, for it says what to remove."""
         fresh = self.folder.with_name(FRESH + self.name)
         fresh.mkdir(mode=0o711, exist_ok=True)
-        for name, text in {**files, "record.json": json.dumps(asdict(record))}.items():
+        secret = os.open(fresh / "record.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(secret, "w") as out:
+            json.dump(asdict(record), out)
+        return fresh
+
+    def finish(self, fresh: Path, plan: bytes, files: Mapping[str, str]) -> None:
+        """Put the rest into the folder and the folder in its place."""
+        for name, text in files.items():
             (fresh / name).write_text(text)
         secret = os.open(fresh / "plan", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(secret, "wb") as out:
             out.write(plan)
-        (fresh / "record.json").chmod(0o600)
         (fresh / "root").mkdir(exist_ok=True)
         fresh.rename(self.folder)
 

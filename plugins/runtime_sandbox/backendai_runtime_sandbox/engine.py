@@ -23,7 +23,7 @@ from backendai_runtime_sandbox.box import FRESH, GONE, Box, Record, boxes
 from backendai_runtime_sandbox.cgroup import Cgroups
 from backendai_runtime_sandbox.config import Config, Folders
 from backendai_runtime_sandbox.mends import mend
-from backendai_runtime_sandbox.plan import Ground, environment, files, make_plan, packed, prepare_layer, refuse
+from backendai_runtime_sandbox.plan import MADE, Ground, environment, files, make_plan, packed, prepare_layer, refuse
 from backendai_runtime_sandbox.process import run, wait_for_pid
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -76,18 +76,15 @@ class Engine:
             raise Failure("unsupported", f"There is no way out of a sandbox here: {NO_WAY_OUT}; or ask for a private network.")
         if not spec.argv:
             raise Failure("bad-image", f"The image {spec.image} runs nothing by itself; say which command to run.")
-        fresh = box.folder.with_name(FRESH + spec.name)
-        layer = Path(spec.scratch) if spec.scratch else self.folders.containers / spec.name / "layer"
-        being_made = layer if spec.scratch else fresh / "layer"
+        layer = Path(spec.scratch) if spec.scratch else box.folder / "layer"
         ground = self._ground(spec, rootfs, layer, box.folder)
         plan = packed(make_plan(spec, ground))
-        fresh.mkdir(mode=0o711, exist_ok=True)
-        made = prepare_layer(ground, spec, being_made)
-        record = Record(
+        fresh = box.begin(Record(
             name=spec.name, image=spec.image, user=spec.user, workdir=spec.workdir, layer=str(layer), filter=ground.filter,
-            limits=spec.limits, enforced=tuple(ground.enforced), groups=ground.groups, made=made, gids=spec.edits.gids, cpus=ground.cpus,
-            env=environment(spec), labels=spec.labels)
-        box.write(record, plan, files(spec, ground))
+            limits=spec.limits, enforced=tuple(ground.enforced), groups=ground.groups, made=MADE, gids=spec.edits.gids, cpus=ground.cpus,
+            env=environment(spec), labels=spec.labels))
+        prepare_layer(ground, spec, layer if spec.scratch else fresh / "layer")
+        box.finish(fresh, plan, files(spec, ground))
         return spec.name
 
     async def start(self, id: str) -> None:

@@ -19,6 +19,7 @@ SECRET = ("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/
           "/etc/docker", "/etc/kubernetes", "/etc/wireguard", "/etc/krb5.keytab", "/etc/munge", "/etc/NetworkManager")
 EMPTY = ("home", "media", "mnt", "root", "run", "srv", "var/cache", "var/lib", "var/log", "var/run")
 OPEN = ("tmp", "var/tmp")
+MADE = ("root", "work", "empty", "home", "tmp", "var", "nothing")  # in a layer
 OURS = ("dev", "home", "proc", "run", "sys", "tmp")  # what we put there ourselves, also over an image without overlay
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -196,8 +197,8 @@ def files(spec: ContainerSpec, ground: Ground) -> dict[str, str]:
             "resolv.conf": f"nameserver {DNS}\n" if spec.network == "outward" else "# There is no way out of this container.\n"}
 
 
-def prepare_layer(ground: Ground, spec: ContainerSpec, layer: Path) -> tuple[str, ...]:
-    """Make the container's own folders in *layer*; return what is to be removed from it."""
+def prepare_layer(ground: Ground, spec: ContainerSpec, layer: Path) -> None:
+    """Make the container's own folders in *layer*; they are those of ``MADE``."""
     bare = ground.rootfs is None or not ground.overlay
     layer.mkdir(mode=0o711, parents=True, exist_ok=True)
     for name in ("root", "work", "empty", "home", *OPEN, *(f"root/{name}" for name in (*EMPTY, *OPEN) if bare)):
@@ -211,7 +212,6 @@ def prepare_layer(ground: Ground, spec: ContainerSpec, layer: Path) -> tuple[str
         (layer / name).chmod(0o1777)
     if ground.privileged:
         os.chown(layer / "home", *spec.user)
-    return ("root", "work", "empty", "home", "tmp", "var", "nothing")
 
 
 def refuse(spec: ContainerSpec, privileged: bool) -> None:
