@@ -7,7 +7,7 @@ import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from backendai.manager.access import Caller
 from backendai.manager.context import Context
@@ -16,6 +16,7 @@ from backendai.manager.rest import REQUEST, caller_of
 from backendai.model.errors import Failure
 
 CLOSE_S = 2.0  # for the other side to answer a close
+LATE_S = 5.0  # for it to take the reason of a failure
 KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 T = TypeVar("T")
 Late = Callable[[Failure], Awaitable[None]]
@@ -43,14 +44,35 @@ def counted_handler(context: Context, stream: Stream, handler: Handler) -> Calla
             if BEGUN not in request:
                 raise
             response, late = request[BEGUN]
-            if isinstance(error, Failure):
-                try:
-                    await late(error)
-                except (ConnectionError, RuntimeError):
-                    pass  # the client has gone too
+            try:
+                async with asyncio.timeout(LATE_S):
+                    if isinstance(error, Failure):
+                        await late(error)
+            except (ConnectionError, RuntimeError):
+                pass  # the client has gone too
+            except TimeoutError:
+                cut_off(request)
             return response
 
     return handle
+
+
+async def hang_up(request: web.Request, socket: web.WebSocketResponse, code: int = WSCloseCode.OK, reason: str = "") -> None:
+    """Close *socket* with a reason; cut off a peer that does not take it."""
+    message = reason.encode()[:120].decode(errors="ignore").encode()  # a close frame has no room for more
+    try:
+        async with asyncio.timeout(2 * CLOSE_S):
+            await socket.close(code=code, message=message)
+    except (ConnectionError, TimeoutError):
+        cut_off(request)
+    if socket.close_code == WSCloseCode.ABNORMAL_CLOSURE:
+        cut_off(request)
+
+
+def cut_off(request: web.Request) -> None:
+    """Drop the connection, and whatever a peer that does not read has not taken yet."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def body(request: web.Request) -> AsyncIterator[bytes]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from backendai.manager.answering import CLOSE_S, keep_alive
+from backendai.manager import faults
+from backendai.manager.answering import CLOSE_S, hang_up, keep_alive
 from backendai.manager.auth import authenticate_agent
 from backendai.manager.context import Context
 from backendai.model.errors import Failure
@@ -38,6 +39,7 @@ class AgentLink:
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._news = asyncio.Event()
+        self.writer = asyncio.create_task(self._write(), name=f"link-{hello.name}")
 
     def send(self, message: Message) -> None:
         """Queue *message*; a link on which too much waits is closed."""
@@ -53,21 +55,22 @@ class AgentLink:
     def close(self, reason: str) -> None:
         """End the link; what waits is not sent any more."""
         self.reason = self.reason or reason
-        self._news.set()
+        self.writer.cancel()
 
-    async def write(self) -> None:
-        """Send what is queued until the link is closed or does not take it."""
-        while not self.reason:
+    async def _write(self) -> None:
+        """Send what is queued; end when the agent does not take it."""
+        while True:
             await self._news.wait()
             self._news.clear()
-            while self._queue and not self.reason:
+            while self._queue:
                 data = self._queue.popleft()
                 self._queued -= len(data)
                 try:
                     async with asyncio.timeout(SEND_S):
                         await self._socket.send_bytes(data)
                 except (ConnectionError, RuntimeError, TimeoutError) as error:
-                    self.close(f"the agent does not take what it is sent: {str(error) or type(error).__name__}")
+                    self.reason = self.reason or f"the agent does not take what it is sent: {str(error) or type(error).__name__}"
+                    return
 
 
 def routes(context: Context, orchestrator: Orchestrator) -> list[web.RouteDef]:
@@ -81,8 +84,7 @@ def routes(context: Context, orchestrator: Orchestrator) -> list[web.RouteDef]:
         await socket.prepare(request)
         keep_alive(request)
         reason = await _serve(context, orchestrator, request, socket)
-        async with asyncio.timeout(CLOSE_S * 2):
-            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=reason.encode()[:120])
+        await hang_up(request, socket, WSCloseCode.POLICY_VIOLATION, reason)
         return socket
 
     async def stream(request: web.Request) -> web.StreamResponse:
@@ -90,6 +92,7 @@ def routes(context: Context, orchestrator: Orchestrator) -> list[web.RouteDef]:
         socket = web.WebSocketResponse(max_msg_size=MAX_FRAME, compress=False, timeout=CLOSE_S)
         keep_alive(request)
         await context.live.met(request.match_info["stream"], socket, request)
+        await hang_up(request, socket)
         return socket
 
     return [web.get("/v1/link", link), web.get("/v1/link/streams/{stream}", stream)]
@@ -109,16 +112,15 @@ async def _serve(context: Context, orchestrator: Orchestrator, request: web.Requ
         older = "agent" if hello.protocol < PROTOCOL else "manager"
         return f"the agent speaks protocol {hello.protocol} and this manager {PROTOCOL}; upgrade the {older}"
     link = AgentLink(socket, hello)
-    writer = asyncio.create_task(link.write(), name=f"link-{hello.name}")
     reader = asyncio.create_task(_read(context, orchestrator, request, socket, link, hello), name=f"link-{hello.name}-read")
     try:
-        await asyncio.wait([writer, reader], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([link.writer, reader], return_when=asyncio.FIRST_COMPLETED)
         if reader.done():
             link.close(reader.result())
     finally:
-        for task in (writer, reader):
+        for task in (link.writer, reader):
             task.cancel()
-        await asyncio.gather(writer, reader, return_exceptions=True)
+        await asyncio.gather(link.writer, reader, return_exceptions=True)
         await orchestrator.gone(link)
         log.info("link ended", extra={"agent": link.agent_id, "fields": {"name": link.name, "why": link.reason}})
     return link.reason
@@ -149,6 +151,9 @@ async def _read(context: Context, orchestrator: Orchestrator, request: web.Reque
         return str(error)
     except TimeoutError:
         return f"the agent said nothing for {SILENCE_S:g} s"
+    except Exception as error:
+        faults.unexpected(context, error, {"agent": link.name})
+        return "something broke on the manager's side"
 
 
 async def _receive(socket: web.WebSocketResponse) -> FromAgent:

@@ -21,11 +21,12 @@ DIAL_S = 15.0  # from asking an agent for a stream to its dialling back
 
 
 class Conversation:
-    """One stream with an agent. name: what to call the agent when speaking to the user."""
+    """One stream with an agent. name: what to call the agent when speaking to the user. over: set once there is nothing more to say."""
 
-    def __init__(self, socket: web.WebSocketResponse, name: str) -> None:
+    def __init__(self, socket: web.WebSocketResponse, name: str, over: asyncio.Event) -> None:
         self._socket = socket
         self.name = name
+        self.over = over
 
     async def send(self, data: bytes) -> None:
         """Send *data* on channel 0; wait while the agent does not take it."""
@@ -48,20 +49,22 @@ class Conversation:
 
         Raise ``Failure`` when the last word is an error, or when it never comes.
         """
-        while True:
+        last = False
+        while not last:
             message = await self._socket.receive()
             if message.type is WSMsgType.BINARY:
                 yield message.data
-            elif message.type is WSMsgType.TEXT:
-                fields = read_control(message.data)
-                if error := fields.get("error"):
-                    code = str(error.get("code"))
-                    raise Failure(code if code in KINDS else "internal", str(error.get("message")))
-                yield fields
-                if "exit" in fields or "done" in fields:
-                    return
-            else:
+                continue
+            if message.type is not WSMsgType.TEXT:
+                self.over.set()
                 raise self._lost()
+            fields = read_control(message.data)
+            if last := bool({"exit", "done", "error"} & fields.keys()):
+                self.over.set()
+            if error := fields.get("error"):
+                code = str(error.get("code"))
+                raise Failure(code if code in KINDS else "internal", str(error.get("message")))
+            yield fields
 
     def _lost(self) -> Failure:
         return Failure("unavailable", f"The agent {self.name} went away in the middle; see `bai agents`.")
@@ -119,7 +122,7 @@ class Live:
                     socket = await meeting.socket
             except TimeoutError:
                 raise Failure("unavailable", f"The agent {link.name} did not dial back within {DIAL_S:g} s; try again.") from None
-            yield Conversation(socket, link.name)
+            yield Conversation(socket, link.name, meeting.over)
         finally:
             self._awaited.pop(stream, None)
             self._met.discard(meeting)

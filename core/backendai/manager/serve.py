@@ -134,7 +134,9 @@ async def _supervise(context: Context, name: str, run: Callable[[], Awaitable[No
     while True:
         try:
             await run()
-        except Exception as error:
+        except* Failure as expected:
+            log.warning("%s begins again: %s", name, expected.exceptions[0])
+        except* Exception as error:
             faults.unexpected(context, error, {"loop": name})
         await asyncio.sleep(RESTART_S)
 

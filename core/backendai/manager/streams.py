@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager import image_streams
 from backendai.manager.access import Caller, Verb
-from backendai.manager.answering import CLOSE_S, Handler, begin, body, counted_handler, keep_alive, while_feeding
+from backendai.manager.answering import CLOSE_S, Handler, begin, body, counted_handler, hang_up, keep_alive, while_feeding
 from backendai.manager.context import Context
 from backendai.manager.live import Conversation
 from backendai.manager.operations.enqueue import check_env
@@ -109,7 +109,7 @@ async def exec_(context: Context, caller: Caller, request: web.Request) -> web.S
 
     async def broken(failure: Failure) -> None:
         await client.send_str(control(error={"code": failure.code, "message": failure.message}))
-        await client.close()
+        await hang_up(request, client)
 
     await begin(request, client, broken)
     keep_alive(request)
@@ -117,7 +117,7 @@ async def exec_(context: Context, caller: Caller, request: web.Request) -> web.S
     arguments = {**_command(caller, target, start), "tty": start.tty, "rows": start.rows, "columns": start.columns}
     async with _open(context, target, frames.Verb.EXEC, arguments) as conversation:
         await _splice(client, conversation)
-    await client.close()
+    await hang_up(request, client)
     return client
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from backendai.manager import link as links
+from backendai.manager.orchestrator import Orchestrator
 from backendai.wire.link import Beat, Desired, KernelState, Observed, Purge, Report, Usage, Welcome, encode
 
 
@@ -120,6 +121,19 @@ async def test_garbage_after_the_hello_ends_the_link(managed: Any) -> None:
     socket = await agent.connect()
     await socket.send_bytes(b"\x81\xa4type\xa4what")
     assert "not understood" in await agent.farewell(socket)
+
+
+async def test_what_breaks_on_our_side_ends_the_link_and_is_reported(managed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = managed.player("box")
+    socket = await agent.connect()
+
+    def fail(self: Any, agent_id: str, report: Report) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Orchestrator, "reported", fail)
+    await agent.say(Report(1, ()))
+    assert "manager's side" in await agent.farewell(socket)
+    assert "backendai_unexpected_errors_total 1.0" in await managed.call("GET", "/metrics")
 
 
 async def test_logs_are_purged_when_a_session_is_removed(managed: Any) -> None:

@@ -145,6 +145,25 @@ async def test_an_agent_that_dies_in_the_middle_is_an_error(managed: Any) -> Non
     assert await close_of(client) is aiohttp.WSMsgType.CLOSE
 
 
+async def test_a_slow_reader_learns_that_its_agent_has_died(managed: Any) -> None:
+    agent, session, _ = await managed.running()
+    client = await terminal(managed, session)
+    _, process = await agent.dial()
+
+    async def write() -> None:
+        while True:
+            await process.send_bytes(pack(1, bytes(MAX_DATA)))
+
+    writer = asyncio.create_task(write())
+    await asyncio.wait([writer], timeout=1.0)  # by then every buffer on the way is full
+    writer.cancel()
+    process._response.connection.transport.abort()
+    async with asyncio.timeout(DEADLINE_S):
+        while (message := await client.receive()).type is aiohttp.WSMsgType.BINARY:
+            pass
+    assert json.loads(message.data)["error"]["code"] == "unavailable"
+
+
 async def test_a_client_that_goes_away_ends_the_agents_side(managed: Any) -> None:
     agent, session, _ = await managed.running()
     for rude in (False, True):
@@ -410,12 +429,16 @@ async def test_stopping_the_manager_ends_streams_and_waits(managed: Any) -> None
     _, process = await agent.dial()
     await managed.session(name="waits", slots={"cpu": 64})
     follower = asyncio.create_task(ask(managed, "GET", "/v1/sessions/waits/logs?follow=true&format=text"))
+    reader = asyncio.create_task(ask(managed, "GET", f"/v1/sessions/{session['id']}/logs?follow=true"))
+    _, source = await agent.dial()
+    await source.send_bytes(pack(1, b"so far"))
     await managed.poll(lambda: managed.context.bus._waiting)
     async with asyncio.timeout(DEADLINE_S):
         await managed.stop()
     assert await close_of(client) and await close_of(process)
-    with pytest.raises(aiohttp.ClientPayloadError):
-        await follower
+    for ended in (follower, reader):
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await ended
     await managed.poll(lambda: all(end.done() for end in managed.ends.values()))
 
 
