@@ -17,7 +17,7 @@ ISOLATED = {"com.docker.network.bridge.enable_icc": "false"}
 class Networks:
     """The one network of ours on the engine; made at its first use, since most containers need none.
 
-    slirp: give each container a user-space network of its own (Podman), which needs no network of ours.
+    user_space: the mode that gives each container a user-space network of its own (Podman), so that it needs none of ours.
     """
 
     def __init__(self, engine: Engine, name: str) -> None:
@@ -25,7 +25,7 @@ class Networks:
         self._name = name
         self._ready = False
         self._making = asyncio.Lock()
-        self.slirp = False
+        self.user_space = ""
 
     async def mode(self, network: str) -> str:
         """Return the engine's network mode for the spec's *network*."""
@@ -33,8 +33,8 @@ class Networks:
             return "none"
         if network != "outward":
             raise Failure("unsupported", f"There is no network {network!r}; use private or outward.")
-        if self.slirp:
-            return "slirp4netns"
+        if self.user_space:
+            return self.user_space
         async with self._making:
             if not self._ready:
                 await self._make()

@@ -14,7 +14,7 @@ from backendai_runtime_docker.containers import Containers
 from backendai_runtime_docker.engine import HINT, Engine, refused
 from backendai_runtime_docker.images import find_image, list_images
 from backendai_runtime_docker.network import Networks
-from backendai_runtime_docker.probe import ASK_S, capabilities, is_podman, try_start
+from backendai_runtime_docker.probe import ASK_S, capabilities, is_podman, try_start, user_space
 from backendai_runtime_docker.spec import LOCAL_LOG
 
 PROOF_S = 5.0  # of a probe's time
@@ -55,7 +55,8 @@ class Node:
         except DockerError as error:
             raise refused(error, "say what it is") from error
         found = capabilities(version, info, self._options.default_image, self._options.parallel_starts)
-        self.podman = self.networks.slirp = is_podman(version)
+        self.podman = is_podman(version)
+        self.networks.user_space = user_space() if self.podman else ""
         self.containers.log_driver(PODMAN_LOG if self.podman else LOCAL_LOG)
         self.networks.forget()
         self.root = str(info.get("DockerRootDir") or "")

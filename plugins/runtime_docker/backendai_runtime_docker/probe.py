@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,12 +20,18 @@ MENDS = {
     "memory": "the kernel has no memory cgroup for the engine; boot with cgroup_enable=memory",
     "cpu": "the kernel has no CPU quota for the engine; enable CONFIG_CFS_BANDWIDTH",
     "pids": "the kernel has no pids cgroup for the engine; use cgroup v2",
+    "network-outward": "Podman needs slirp4netns or pasta for networks that reach out; install one",
 }
 
 
 def is_podman(version: Mapping[str, Any]) -> bool:
     """Tell whether a version answer is Podman's."""
     return any("podman" in str(part.get("Name", "")).lower() for part in version.get("Components") or ())
+
+
+def user_space() -> str:
+    """Return Podman's mode for a network of one's own in user space, by what is installed; empty for none."""
+    return next((mode for mode in ("slirp4netns", "pasta") if shutil.which(mode)), "")
 
 
 def capabilities(version: Mapping[str, Any], info: Mapping[str, Any], default_image: str, parallel: int) -> Capabilities:
@@ -34,6 +41,7 @@ def capabilities(version: Mapping[str, Any], info: Mapping[str, Any], default_im
     if tuple(int(part) for part in str(version["ApiVersion"]).split(".")) < OLDEST:
         raise Failure("unavailable", f"{engine} is too old; Docker 20.10 or Podman 4.3 is needed.")
     has = {"memory": info.get("MemoryLimit"), "cpu": info.get("CPUCfsQuota", info.get("CpuCfsQuota")), "pids": info.get("PidsLimit")}
+    has["network-outward"] = name == "docker" or user_space()
     missing = {feature: MENDS[feature] for feature, there in has.items() if not there}
     cgroup = f"cgroup v{info.get('CgroupVersion') or 1}"
     slots = {"memory": "mem", "cpu": "cpu", "pids": "pids"}

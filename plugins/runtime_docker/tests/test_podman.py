@@ -1,0 +1,77 @@
+"""The same plugin on Podman, through its Docker API."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backendai.model.errors import Failure
+from backendai.spec.runtime_v10 import ContainerSpec, ContainerState, Limits, Runtime
+
+pytestmark = pytest.mark.docker
+LIMITS = "nofile=1024:1024"  # Podman's own defaults may be more than this machine allows anyone
+
+
+@pytest.fixture
+def podman(docker_engine: Any, base_image: str) -> Iterator[str]:
+    """The URL of a Podman of our own that has the base image."""
+    if shutil.which("podman") is None or os.geteuid() != 0:
+        pytest.skip("podman is not installed (apt-get install podman), or we are not root")
+    folder = Path(tempfile.mkdtemp(prefix="bai-test-podman-", dir="/tmp"))
+    (folder / "containers.conf").write_text(f'[containers]\ndefault_ulimits = ["{LIMITS}", "{LIMITS.replace("nofile", "nproc")}"]\n'
+                                            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n')
+    (folder / "storage.conf").write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/root"\nrunroot = "{folder}/run"\n')
+    env = {**os.environ, "CONTAINERS_CONF": f"{folder}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf"}
+    engine = None
+    try:
+        made = docker_engine.run("create", base_image).strip()
+        docker_engine.run("export", "-o", f"{folder}/base.tar", made)
+        docker_engine.run("rm", made)
+        subprocess.run(["podman", "import", f"{folder}/base.tar", "localhost/base:1"], env=env, check=True, capture_output=True)
+        engine = subprocess.Popen(["podman", "system", "service", "--time=0", f"unix://{folder}/s"], env=env)
+        yield f"unix://{folder}/s"
+    finally:
+        if engine is not None:
+            engine.terminate()
+            engine.wait(30)
+        subprocess.run(["podman", "rm", "-fa"], env=env, check=False, capture_output=True)
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            if (point := line.split()[4]).startswith(f"{folder}/"):
+                subprocess.run(["umount", "-l", point], check=False)
+        shutil.rmtree(folder)
+
+
+async def test_a_session_lives_on_podman(podman: str, bench: Any, with_runtime: Callable[..., Awaitable[Runtime]]) -> None:
+    runtime = await with_runtime(url=podman)
+
+    async def well() -> Any:
+        try:
+            return await runtime.probe()
+        except Failure:  # it has just been started
+            return None
+
+    bench.runtime, bench.image, bench.podman = runtime, "localhost/base:1", True
+    assert (await bench.until(well)).engine.startswith("podman ")
+    image = await runtime.ensure_image(bench.image, lambda _: pytest.fail("it is here"))
+    data = os.urandom(300_000) + b"x" * 40_000 + b"\n"
+    spec: ContainerSpec = bench.spec("sh", "-c", "id -u; cat > /tmp/in < /dev/null; while [ ! -s /home/work/go ]; do sleep 0.05; done; "
+                                     "cat /home/work/go; exit 4", image=image.name, limits=Limits(cpu=500, memory=64 << 20, pids=64))
+    id = await runtime.create(spec)
+    assert await runtime.create(spec) == id
+    await runtime.start(id)
+    await runtime.start(id)
+    assert (await bench.see(id)).state is ContainerState.RUNNING
+    assert (await bench.inside(id, "sh", "-c", "cat > /home/work/new; mv /home/work/new /home/work/go", stdin=data))[0] == 0
+    assert (await bench.output(id))[1] == b"1000\n" + data
+    seen = await bench.ended(id)
+    assert (seen.exit_code, seen.labels) == (4, bench.labels)
+    await runtime.stop(id, "SIGTERM", 1)
+    await runtime.remove(id)
+    await runtime.remove(id)
+    assert await bench.see(id) is None
