@@ -198,8 +198,8 @@ FromAgent = Hello | Report | Beat | Advance
 FromManager = Welcome | Desired | Purge | Open
 
 _encoder = msgspec.msgpack.Encoder()
-_from_agent = msgspec.msgpack.Decoder(FromAgent)
-_from_manager = msgspec.msgpack.Decoder(FromManager)
+_from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
+_from_manager: msgspec.msgpack.Decoder[FromManager] = msgspec.msgpack.Decoder(FromManager)
 
 
 def encode(message: Message) -> bytes:
