@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from backendai.spec.runtime_v10 import Limits, Usage
 
 CONTROLLERS = ("memory", "pids", "cpu")
-COUNTER = "cpuacct"  # version 1 counts CPU time apart from limiting it
+COUNTERS = {1: ("cpuacct",), 2: ("io",)}  # what only counts; version 1 does not count written bytes
 PERIOD_US = 100_000
 REMOVE_S = 10.0
 
@@ -78,10 +79,13 @@ class Cgroups:
 
         if self.version == 2:
             cpu = _field(self.parents["cpu"] / name / "cpu.stat", "usage_usec") if "cpu" in self.parents else None
-            return Usage(cpu_s=None if cpu is None else cpu / 1e6, memory=read("memory", "memory.current"),
-                         memory_peak=read("memory", "memory.peak"), pids=read("pids", "pids.current"))
-        cpu = read(COUNTER, "cpuacct.usage")
-        return Usage(cpu_s=None if cpu is None else cpu / 1e9, memory=read("memory", "memory.usage_in_bytes"),
+            read_bytes, written = _traffic(self.parents["io"] / name / "io.stat") if "io" in self.parents else (None, None)
+            return Usage(cpu_s=None if cpu is None else cpu / 1e6, io_read=read_bytes, io_write=written,
+                         memory=read("memory", "memory.current"), memory_peak=read("memory", "memory.peak"),
+                         pids=read("pids", "pids.current"))
+        cpu = read("cpuacct", "cpuacct.usage")
+        return Usage(cpu_s=None if cpu is None else cpu / 1e9,
+                     memory=read("memory", "memory.usage_in_bytes"),
                      memory_peak=read("memory", "memory.max_usage_in_bytes"),
                      pids=read("pids", "pids.current"))
 
@@ -108,7 +112,7 @@ def find_cgroups(label: str, chosen: str = "", base: Path = Path("/sys/fs/cgroup
     """Find where limits can be set, by trying. label: of our own folder. chosen: a folder to use instead of the usual one."""
     parents, why = {}, {}
     version = 2 if (base / "cgroup.controllers").exists() else 1
-    for controller in CONTROLLERS if version == 2 else (*CONTROLLERS, COUNTER):
+    for controller in (*CONTROLLERS, *COUNTERS[version]):
         top = base if version == 2 else base / controller
         try:
             own = _own(proc) if version == 2 else ""
@@ -172,6 +176,16 @@ def _number(path: Path) -> int | None:
         return int(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def _traffic(path: Path) -> tuple[int | None, int | None]:
+    """Return the bytes read and written, summed over the disks."""
+    try:
+        text = path.read_text()
+    except OSError:
+        return None, None
+    read, written = (sum(map(int, re.findall(rf"{word}=(\d+)", text))) for word in ("rbytes", "wbytes"))
+    return read, written
 
 
 def _field(path: Path, name: str) -> int | None:

@@ -6,7 +6,7 @@ _MENDS = (
     ("clone namespaces",
      "This user may not make namespaces; run the agent as root, or allow it: `sysctl -w user.max_user_namespaces=100000`, "
      "on Debian `kernel.unprivileged_userns_clone=1`, on Ubuntu `kernel.apparmor_restrict_unprivileged_userns=0`."),
-    ("write /proc/self/uid_map", "This user may not map users; on Ubuntu: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`."),
+    ("write /proc/", "This user may not map users; on Ubuntu: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`."),
     ("protect ", "The sandbox needs Linux 5.12 or newer to make mounts read-only; use a container engine here."),
     ("mount /proc", "A fresh /proc may not be mounted here, as in most containers; run the agent outside of one, or in a privileged one."),
     ("mount private", "Mounts are not allowed here, as in most containers; run the agent outside of one, or in a privileged one."),

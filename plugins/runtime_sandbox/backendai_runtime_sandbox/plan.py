@@ -59,7 +59,8 @@ class Ground:
 def make_plan(spec: ContainerSpec, ground: Ground) -> list[str]:
     """Return the shim's words for *spec*."""
     flags = NEW_NS | NEW_UTS | NEW_IPC | NEW_PID | NEW_NET | (0 if ground.privileged else NEW_USER)
-    words = [str(flags), str(ground.log_limit), ground.oom, ground.slirp if spec.network == "outward" else ""]
+    maps = ("", "") if ground.privileged else (f"{spec.user[0]} {ground.uid} 1", f"{spec.user[1]} {ground.gid} 1")
+    words = [str(flags), str(ground.log_limit), *maps, ground.oom, ground.slirp if spec.network == "outward" else ""]
     for operation in (*_enclose(spec, ground), *_root(spec, ground), *_mounts(spec, ground), *_close(spec, ground)):
         words += operation
     return words
@@ -74,10 +75,6 @@ def _enclose(spec: ContainerSpec, ground: Ground) -> Iterator[Sequence[str]]:
     for group in ground.groups:
         yield "write", f"{group}/cgroup.procs", "0"
     yield "unshare", str(NEW_CGROUP)
-    if not ground.privileged:
-        yield "write", "/proc/self/setgroups", "deny"
-        yield "write", "/proc/self/uid_map", f"{spec.user[0]} {ground.uid} 1"
-        yield "write", "/proc/self/gid_map", f"{spec.user[1]} {ground.gid} 1"
     yield from rlimits(spec.limits, ground.cpus, ground.enforced, ground.privileged)
 
 

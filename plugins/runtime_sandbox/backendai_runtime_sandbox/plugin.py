@@ -131,4 +131,4 @@ class Sandbox:
     @hookimpl
     async def stats(self, ids: Sequence[str]) -> Mapping[str, Usage]:
         engine = await self._get()
-        return {id: usage for id in ids if (usage := measure(engine, id)) is not None}
+        return await asyncio.to_thread(lambda: {id: usage for id in ids if (usage := measure(engine, id)) is not None})

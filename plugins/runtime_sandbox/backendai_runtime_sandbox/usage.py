@@ -23,7 +23,7 @@ def measure(engine: Engine, id: str) -> Usage | None:
         return None
     pid = first[0]
     usage = engine.node.cgroups.usage(id)
-    if usage.cpu_s is None or usage.memory is None or usage.pids is None:
+    if None in (usage.cpu_s, usage.memory, usage.pids, usage.io_read):
         usage = _fill(usage, _by_processes(pid))
     return _fill(usage, _network(pid))
 
@@ -35,17 +35,20 @@ def _fill(usage: Usage, other: Usage) -> Usage:
 
 
 def _by_processes(pid: int) -> Usage:
-    ticks = pids = memory = 0
+    ticks = pids = memory = read = written = 0
     page, tick = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
     for one in _family(pid):
         try:
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            traffic = dict(line.split(": ") for line in Path(f"/proc/{one}/io").read_text().splitlines())
         except OSError:
             continue  # it has ended
         pids += int(fields[17])
         ticks += sum(map(int, fields[11:15]))  # its own and its reaped children's, in user and system mode
         memory += int(fields[21]) * page
-    return Usage(cpu_s=ticks / tick, memory=memory, pids=pids)
+        read += int(traffic["read_bytes"])
+        written += int(traffic["write_bytes"])
+    return Usage(cpu_s=ticks / tick, memory=memory, pids=pids, io_read=read, io_write=written)
 
 
 def _family(pid: int) -> Iterator[int]:

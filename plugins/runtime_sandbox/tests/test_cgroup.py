@@ -30,17 +30,21 @@ def test_no_limits_write_nothing() -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 async def test_groups_are_made_and_read(tmp_path: Path, version: int) -> None:
-    parents = {name: tmp_path / ("all" if version == 2 else name) for name in ("memory", "pids", "cpu")}
+    names = ("memory", "pids", "cpu", *(("io",) if version == 2 else ()))
+    parents = {name: tmp_path / ("all" if version == 2 else name) for name in names}
     for parent in set(parents.values()):
         parent.mkdir()
-        (parent / "cgroup.subtree_control").write_text("memory pids cpu")
+        (parent / "cgroup.subtree_control").write_text("memory pids cpu io")
     groups = Cgroups(version, parents, {})
     made = groups.make("one", LIMITS)
     assert made == groups.of("one") and len(made) == (1 if version == 2 else 3)
     assert (parents["pids"] / "one" / "pids.max").read_text() == "100"
     (parents["memory"] / "one" / ("memory.current" if version == 2 else "memory.usage_in_bytes")).write_text("4096\n")
     (parents["cpu"] / "one" / "cpu.stat").write_text("usage_usec 1500000\nuser_usec 1\n")
+    if version == 2:
+        (parents["io"] / "one" / "io.stat").write_text("254:0 rbytes=10 wbytes=20 rios=1 wios=1\n8:0 rbytes=1 wbytes=2 rios=1\n")
     usage = groups.usage("one")
+    assert (usage.io_read, usage.io_write) == ((11, 22) if version == 2 else (None, None))
     assert usage.memory == 4096 and usage.cpu_s == (1.5 if version == 2 else None)
     assert groups.events("one").endswith("memory.events" if version == 2 else "memory.oom_control")
 

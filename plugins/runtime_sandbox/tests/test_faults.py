@@ -70,6 +70,6 @@ async def _settle(root: Path) -> None:
         ended = await until(sandbox, container.id, ContainerState.EXITED)
         assert (ended.exit_code, (await output(sandbox, container.id))[0]) == (3, b"line 1\nline 2\nline 3\n")
         await sandbox.remove(container.id)
-    left = await asyncio.to_thread(lambda: [path for path in (root / "scratch").glob("*/*")])
+    left = await asyncio.to_thread(lambda: list((root / "scratch").glob("*/*")))
     assert not left
     await sandbox.teardown()

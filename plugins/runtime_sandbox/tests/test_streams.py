@@ -202,15 +202,17 @@ async def test_archives_follow_no_link_out(sandbox: Sandbox, tmp_path: Path) -> 
 
 
 async def test_stats(sandbox: Sandbox) -> None:
-    script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo ready; sleep 60"
+    script = "dd if=/dev/zero of=/tmp/x bs=1M count=1 conv=fsync; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo ready; sleep 60"
     id = await sandbox.create(spec(script, limits=Limits(memory=1 << 28)))
     await sandbox.start(id)
     async with asyncio.timeout(PATIENCE_S):
-        async for _ in sandbox.logs(id, 0, True):
-            break
+        async for chunk in sandbox.logs(id, 0, True):
+            if b"ready" in chunk.data:
+                break
     usage = await sandbox.stats([id, "nonesuch"])
     assert usage.keys() == {id}
     assert usage[id].cpu_s and usage[id].memory and usage[id].pids
+    assert (usage[id].io_write or 0) >= 1 << 20
 
 
 @pytest.mark.parametrize("network", ["private", "outward"])

@@ -6,8 +6,8 @@
  *
  * It holds a POSIX lock on FOLDER/lock for life, appends the output to FOLDER/log in frames (stream, three zeros, length as a
  * little-endian 32-bit number, data), and at the end puts `CODE OOM TIME` into FOLDER/exit, whole or not at all.
- * A plan begins with the flags of clone, how much output to keep, a file that tells of OOM kills, and slirp4netns; these two may be
- * empty.
+ * A plan begins with the flags of clone, how much output to keep, the maps of uids and gids, a file that tells of OOM kills, and
+ * slirp4netns; all but the first two may be empty.
  */
 
 #define _GNU_SOURCE
@@ -85,6 +85,15 @@ static int is_empty(int fd) {
     return poll(&one, 1, 0) <= 0 || !(one.revents & POLLIN);
 }
 
+static void map_users(pid_t pid, const char *uids, const char *gids) {
+    const char *names[] = {"setgroups", "uid_map", "gid_map"}, *texts[] = {"deny", uids, gids};
+    char path[32];
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "/proc/%d/%s", pid, names[i]);
+        put(path, texts[i]);
+    }
+}
+
 /* Give the container's network a way out. Return slirp4netns's pid, or -1. */
 static pid_t let_out(const char *program, pid_t pid, int *keep) {
     int ready[2], life[2];
@@ -134,7 +143,7 @@ static int look_after(struct plan plan, int ready) {
     char line[128];
     long flags = atol(next_word(&plan));
     log_limit = atol(next_word(&plan));
-    char *oom = next_word(&plan), *slirp = next_word(&plan);
+    char *uids = next_word(&plan), *gids = next_word(&plan), *oom = next_word(&plan), *slirp = next_word(&plan);
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
@@ -155,6 +164,7 @@ static int look_after(struct plan plan, int ready) {
         follow(plan);
     }
     close(out[1]), close(err[1]), close(said[1]), close(go[0]);
+    if (*uids) map_users(pid, uids, gids); /* before slirp4netns, which joins the user namespace */
     if (*slirp && let_out(slirp, pid, &keep) < 0) {
         dprintf(ready, "slirp4netns %s: it did not start\n", slirp);
         kill(pid, SIGKILL);
