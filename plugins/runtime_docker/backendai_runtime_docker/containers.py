@@ -57,10 +57,20 @@ class Containers:
         """Run a container; return once its first process runs."""
         async with self._starts:
             try:
-                await self._engine.ask("POST", f"containers/{id}/start", within_s=START_S)
+                await self._start(id)
             except DockerError as error:
                 raise _not_started(error) from error
         self._engine.doubted = ""
+
+    async def _start(self, id: str) -> None:
+        try:
+            await self._engine.ask("POST", f"containers/{id}/start", within_s=START_S)
+        except DockerError as error:
+            if error.status != 404 or "network" not in error.message:
+                raise
+            self._networks.forget()  # another agent on this engine has removed it since the container was created
+            await self._networks.mode("outward")
+            await self._engine.ask("POST", f"containers/{id}/start", within_s=START_S)
 
     async def stop(self, id: str, signal: str, grace_s: float) -> None:
         """Send *signal*, and SIGKILL after *grace_s*; return once it has ended."""

@@ -35,6 +35,11 @@ class Engine:
         self.socket = ""
         self.doubted = ""
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was ever asked."""
+        return self._client is not None
+
     async def close(self) -> None:
         """Let go of all connections; the next request makes new ones."""
         session, self._session, self._client = self._session, None, None

@@ -9,7 +9,7 @@ from backendai.model.errors import Failure
 
 from backendai_runtime_docker.engine import Engine, refused
 
-NETWORK_S = 20.0
+NETWORK_S = 10.0
 OWNER = {"ai.backendai.network": "outward"}
 ISOLATED = {"com.docker.network.bridge.enable_icc": "false"}
 
@@ -46,12 +46,12 @@ class Networks:
         self._ready = False
 
     async def remove(self) -> None:
-        """Remove the network unless a container uses it."""
-        if not self._ready:
-            return
+        """Remove the network, if it is ours and no container runs on it."""
         self._ready = False
         try:
-            await self._engine.ask("DELETE", f"networks/{self._name}", within_s=NETWORK_S)
+            found = await self._engine.get(f"networks/{self._name}", within_s=NETWORK_S)
+            if OWNER.items() <= (found.get("Labels") or {}).items():
+                await self._engine.ask("DELETE", f"networks/{self._name}", within_s=NETWORK_S)
         except DockerError as error:
             if error.status not in (403, 404, 409):  # in use, or gone
                 raise refused(error, "remove the network") from error

@@ -80,13 +80,14 @@ class Node:
 
     async def close(self) -> None:
         """Remove what no container needs any more, and let go of the engine."""
-        try:
-            await self.networks.remove()
-        except Failure:
-            pass  # an engine that does not answer keeps it until the next time
         if self._trial is not None:
             self._trial.cancel()
-            await asyncio.wait([self._trial])
+            await asyncio.gather(self._trial, return_exceptions=True)
+        try:
+            if self.engine.used:
+                await self.networks.remove()
+        except Failure:
+            pass  # an engine that does not answer keeps it until the next time
         await self.engine.close()
 
     async def _some_image(self) -> str:

@@ -10,12 +10,13 @@ from aiodocker import DockerError
 from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import FEATURES, Capabilities
 
-from backendai_runtime_docker.engine import HINT, Engine, refused
+from backendai_runtime_docker.engine import HINT, Engine, sentence
 
 ASK_S = 4.0
 TRIAL_S = 30.0
 OLDEST = (1, 41)  # the API of Docker 20.10 and of Podman 4
 NO_PROGRAM = "/.bai/no-such-program"
+TRIAL = "backendai-trial"
 MENDS = {
     "memory": "the kernel has no memory cgroup for the engine; boot with cgroup_enable=memory",
     "cpu": "the kernel has no CPU quota for the engine; enable CONFIG_CFS_BANDWIDTH",
@@ -55,17 +56,26 @@ async def try_start(engine: Engine, image: str) -> None:
     An engine may answer everything else and start nothing, so nothing less tells whether it works.
     """
     body = {"Image": image, "Entrypoint": [NO_PROGRAM], "HostConfig": {"NetworkMode": "none"}}
-    id = ""
     try:
-        id = (await engine.ask("POST", "containers/create", data=body, within_s=ASK_S))["Id"]
-        await engine.ask("POST", f"containers/{id}/start", within_s=TRIAL_S)
+        await _remove_trial(engine)  # one that was cut off
+        await engine.ask("POST", "containers/create", params={"name": TRIAL}, data=body, within_s=TRIAL_S)
+        try:
+            await engine.ask("POST", f"containers/{TRIAL}/start", within_s=TRIAL_S)
+        except DockerError as error:
+            if "exec" not in error.message:  # it was not the missing program
+                raise
+        await _remove_trial(engine)
     except DockerError as error:
-        if not id:
-            raise refused(error, "create a container") from error
+        raise Failure("unavailable", f"The container engine starts nothing: {sentence(error.message)}", detail=str(error)) from error
     except Failure as failure:
         raise Failure("unavailable", f"The container engine answers and starts nothing; restart it, or {HINT}.",
                       detail=failure.detail) from failure
-    finally:
-        if id:
-            await engine.ask("DELETE", f"containers/{id}", params={"force": True, "v": True}, within_s=ASK_S)
     engine.doubted = ""
+
+
+async def _remove_trial(engine: Engine) -> None:
+    try:
+        await engine.ask("DELETE", f"containers/{TRIAL}", params={"force": True}, within_s=TRIAL_S)
+    except DockerError as error:
+        if error.status != 404:
+            raise

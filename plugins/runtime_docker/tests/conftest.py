@@ -14,6 +14,7 @@ from backendai.spec import runtime_v10
 from backendai.spec.runtime_v10 import Container, ContainerSpec, Runtime
 
 WAIT_S = 30.0
+NETWORK = "bai-test-outward"
 T = TypeVar("T")
 
 
@@ -97,7 +98,7 @@ async def with_runtime(docker_engine: Any) -> AsyncIterator[Callable[..., Awaita
     hosts = []
 
     async def start(**options: Any) -> Runtime:
-        settings = Settings(options={"runtime_v10.docker": {"url": docker_engine.url, **options}})
+        settings = Settings(options={"runtime_v10.docker": {"url": docker_engine.url, "network": NETWORK, **options}})
         hosts.append(host := PluginHost((runtime_v10.SPEC,), settings))
         await host.start()
         return host.one(runtime_v10.SPEC, "docker")
@@ -105,6 +106,7 @@ async def with_runtime(docker_engine: Any) -> AsyncIterator[Callable[..., Awaita
     yield start
     for host in hosts:
         await host.stop()
+    assert NETWORK not in docker_engine.run("network", "ls", "--format", "{{.Name}}").split(), "it goes with its last user"
 
 
 @pytest.fixture
