@@ -77,7 +77,7 @@ def bai_words(where: str, line: str) -> Iterator[tuple[str, list[str]]]:
     except ValueError:
         return  # a heredoc or a quote that goes on: no one-line command
     starts = [at for at, word in enumerate(words) if word == "bai" or word.endswith("/bai")]
-    for at, end in zip(starts, [*starts[1:], len(words)], strict=True):
+    for at, end in zip(starts, [*starts, len(words)][1:], strict=True):
         part = words[at + 1:end]
         stop = next((i for i, word in enumerate(part) if word in {"&&", "||", "|", ";", "&", ">"}), len(part))
         if part[:stop]:
