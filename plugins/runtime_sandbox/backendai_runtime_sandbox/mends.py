@@ -12,7 +12,7 @@ _MENDS = (
     ("mount private", "Mounts are not allowed here, as in most containers; run the agent outside of one, or in a privileged one."),
     ("seccomp filter", "The kernel refuses system call filters; use a kernel with CONFIG_SECCOMP_FILTER."),
     ("join container", "The container has ended."),
-    ("slirp4netns ", "slirp4netns did not start; try it by hand, or ask for a private network."),
+    ("slirp4netns ", "slirp4netns did not start; what it said is in the file of that name beside the plan. Ask for a private network."),
 )
 
 

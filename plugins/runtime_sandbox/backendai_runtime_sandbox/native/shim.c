@@ -94,8 +94,8 @@ static void map_users(pid_t pid, const char *uids, const char *gids) {
     }
 }
 
-/* Give the container's network a way out. Return slirp4netns's pid, or -1. */
-static pid_t let_out(const char *program, pid_t pid, int *keep) {
+/* Give the container's network a way out; what slirp4netns says goes to a file of its name. Return its pid, or -1. */
+static pid_t let_out(const char *program, pid_t pid, int as_root, int *keep) {
     int ready[2], life[2];
     char target[16], ready_fd[16], exit_fd[16], byte;
     if (pipe2(ready, 0) < 0 || pipe2(life, 0) < 0) return -1;
@@ -107,11 +107,13 @@ static pid_t let_out(const char *program, pid_t pid, int *keep) {
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        int said = open("slirp4netns", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        dup2(said, 1), dup2(said, 2);
         snprintf(target, sizeof target, "%d", pid);
         snprintf(ready_fd, sizeof ready_fd, "%d", ready[1]);
         snprintf(exit_fd, sizeof exit_fd, "%d", life[0]);
-        execl(program, program, "--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp",
-              "--ready-fd", ready_fd, "--exit-fd", exit_fd, target, "tap0", NULL);
+        execl(program, program, "--configure", "--mtu=65520", "--disable-host-loopback", "--enable-seccomp", "--ready-fd", ready_fd,
+              "--exit-fd", exit_fd, target, "tap0", as_root ? "--enable-sandbox" : NULL, NULL); /* that needs a uid 0 inside */
         _exit(127);
     }
     close(ready[1]), close(life[0]);
@@ -165,7 +167,7 @@ static int look_after(struct plan plan, int ready) {
     }
     close(out[1]), close(err[1]), close(said[1]), close(go[0]);
     if (*uids) map_users(pid, uids, gids); /* before slirp4netns, which joins the user namespace */
-    if (*slirp && let_out(slirp, pid, &keep) < 0) {
+    if (*slirp && let_out(slirp, pid, !*uids, &keep) < 0) {
         dprintf(ready, "slirp4netns %s: it did not start\n", slirp);
         kill(pid, SIGKILL);
         return 125;
