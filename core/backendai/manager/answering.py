@@ -7,7 +7,7 @@ import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 
 from backendai.manager.access import Caller
 from backendai.manager.context import Context
@@ -51,28 +51,16 @@ def counted_handler(context: Context, stream: Stream, handler: Handler) -> Calla
             except (ConnectionError, RuntimeError):
                 pass  # the client has gone too
             except TimeoutError:
-                cut_off(request)
+                break_off(request)
             return response
 
     return handle
 
 
-async def hang_up(request: web.Request, socket: web.WebSocketResponse, code: int = WSCloseCode.OK, reason: str = "") -> None:
-    """Close *socket* with a reason; cut off a peer that does not take it."""
-    message = reason.encode()[:120].decode(errors="ignore").encode()  # a close frame has no room for more
-    try:
-        async with asyncio.timeout(2 * CLOSE_S):
-            await socket.close(code=code, message=message)
-    except (ConnectionError, TimeoutError):
-        cut_off(request)
-    if socket.close_code == WSCloseCode.ABNORMAL_CLOSURE:
-        cut_off(request)
-
-
-def cut_off(request: web.Request) -> None:
-    """Drop the connection, and whatever a peer that does not read has not taken yet."""
+def break_off(request: web.Request) -> None:
+    """End the connection without the end of the body; what was written until now still arrives."""
     if request.transport is not None:
-        request.transport.abort()
+        request.transport.close()
 
 
 async def body(request: web.Request) -> AsyncIterator[bytes]:

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from backendai.manager import faults
-from backendai.manager.answering import CLOSE_S, hang_up, keep_alive
+from backendai.manager.answering import CLOSE_S, keep_alive
 from backendai.manager.auth import authenticate_agent
 from backendai.manager.context import Context
 from backendai.model.errors import Failure
@@ -84,7 +84,7 @@ def routes(context: Context, orchestrator: Orchestrator) -> list[web.RouteDef]:
         await socket.prepare(request)
         keep_alive(request)
         reason = await _serve(context, orchestrator, request, socket)
-        await hang_up(request, socket, WSCloseCode.POLICY_VIOLATION, reason)
+        await _hang_up(request, socket, WSCloseCode.POLICY_VIOLATION, reason)
         return socket
 
     async def stream(request: web.Request) -> web.StreamResponse:
@@ -92,10 +92,22 @@ def routes(context: Context, orchestrator: Orchestrator) -> list[web.RouteDef]:
         socket = web.WebSocketResponse(max_msg_size=MAX_FRAME, compress=False, timeout=CLOSE_S)
         keep_alive(request)
         await context.live.met(request.match_info["stream"], socket, request)
-        await hang_up(request, socket)
+        await _hang_up(request, socket)
         return socket
 
     return [web.get("/v1/link", link), web.get("/v1/link/streams/{stream}", stream)]
+
+
+async def _hang_up(request: web.Request, socket: web.WebSocketResponse, code: int = WSCloseCode.OK, reason: str = "") -> None:
+    """Close *socket* with a reason; cut off an agent that does not take it, with whatever it has not read."""
+    message = reason.encode()[:120].decode(errors="ignore").encode()  # a close frame has no room for more
+    try:
+        async with asyncio.timeout(2 * CLOSE_S):
+            await socket.close(code=code, message=message)
+    except (ConnectionError, TimeoutError):
+        pass  # it is cut off below
+    if socket.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE) and request.transport is not None:
+        request.transport.abort()
 
 
 async def _serve(context: Context, orchestrator: Orchestrator, request: web.Request, socket: web.WebSocketResponse) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager import image_streams
 from backendai.manager.access import Caller, Verb
-from backendai.manager.answering import CLOSE_S, Handler, begin, body, counted_handler, hang_up, keep_alive, while_feeding
+from backendai.manager.answering import CLOSE_S, Handler, begin, body, break_off, counted_handler, keep_alive, while_feeding
 from backendai.manager.context import Context
 from backendai.manager.live import Conversation
 from backendai.manager.operations.enqueue import check_env
@@ -28,6 +28,7 @@ from backendai.model.session import FINAL, SessionState
 from backendai.wire import frames
 from backendai.wire.frames import FRAMES_TYPE, MAX_DATA, STDERR, STDOUT, control, frame, read_control, unpack
 
+PATIENCE_S = 30.0  # for a slow reader to read what is left, and to answer the close
 START_S = 30.0  # from a terminal's connection to its start message
 MOST_RUN_S = 3600.0
 MOST_OUTPUT = 8 * 1024 * 1024  # bytes that a plain request may get back from a command
@@ -74,7 +75,7 @@ async def logs(context: Context, caller: Caller, request: web.Request) -> web.St
         """Tell the reader, and break off, so that nobody takes this for the end."""
         said = f"\n[{failure.message}]\n".encode()
         await response.write(said if text else frame(STDERR, said))
-        _break_off(request)
+        break_off(request)
 
     row = await find_session(context, caller, request.match_info["id"])
     if query.follow:
@@ -103,13 +104,13 @@ async def logs(context: Context, caller: Caller, request: web.Request) -> web.St
 async def exec_(context: Context, caller: Caller, request: web.Request) -> web.StreamResponse:
     """Run a command with its input and output on a WebSocket; a terminal if it is asked for."""
     target = await _running(context, caller, request)
-    client = web.WebSocketResponse(max_msg_size=2 * MAX_DATA, compress=False, timeout=CLOSE_S)
+    client = web.WebSocketResponse(max_msg_size=2 * MAX_DATA, compress=False, timeout=PATIENCE_S)
     if not client.can_prepare(request).ok:
         raise Failure("invalid-request", "Open a WebSocket here, or POST a command that is to run to its end.")
 
     async def broken(failure: Failure) -> None:
         await client.send_str(control(error={"code": failure.code, "message": failure.message}))
-        await hang_up(request, client)
+        await client.close()
 
     await begin(request, client, broken)
     keep_alive(request)
@@ -117,7 +118,7 @@ async def exec_(context: Context, caller: Caller, request: web.Request) -> web.S
     arguments = {**_command(caller, target, start), "tty": start.tty, "rows": start.rows, "columns": start.columns}
     async with _open(context, target, frames.Verb.EXEC, arguments) as conversation:
         await _splice(client, conversation)
-    await hang_up(request, client)
+    await client.close()
     return client
 
 
@@ -148,7 +149,7 @@ async def download(context: Context, caller: Caller, request: web.Request) -> we
     response = web.StreamResponse(headers={"Content-Type": TAR})
 
     async def broken(_: Failure) -> None:
-        _break_off(request)
+        break_off(request)
 
     async with _open(context, target, frames.Verb.GET, {"kernel": target.kernel, "path": path}) as conversation:
         async for message in conversation.listen():
@@ -308,9 +309,3 @@ def _path(request: web.Request) -> str:
     if not path or "\0" in path:
         raise Failure("invalid-request", "path: must not be empty, nor hold a zero byte.")
     return path
-
-
-def _break_off(request: web.Request) -> None:
-    """Cut the connection without the end of the body, which a reader takes for what it is."""
-    if request.transport is not None:
-        request.transport.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from backendai.manager import live
+from backendai.manager import live, streams
 from backendai.wire.frames import MAX_DATA, STDERR, STDOUT, Deframer, control, pack
 from backendai.wire.link import KernelState, Observed, Report
 
@@ -131,6 +131,33 @@ async def test_a_slow_reader_holds_the_writer_back(managed: Any) -> None:
             count += message.type is aiohttp.WSMsgType.BINARY
         await writer
     assert count == 400
+
+
+async def test_what_a_slow_reader_has_not_read_yet_still_arrives(managed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PATIENCE_S", 0.2)
+    agent, session, _ = await managed.running()
+    client = await terminal(managed, session)
+    _, process = await agent.dial()
+    pieces = 0
+
+    async def write() -> None:
+        nonlocal pieces
+        while True:
+            await process.send_bytes(pack(1, bytes(MAX_DATA)))
+            pieces += 1
+
+    writer = asyncio.create_task(write())
+    await asyncio.wait([writer], timeout=1.0)  # by then every buffer on the way is full
+    writer.cancel()
+    last = asyncio.create_task(process.send_str(control(exit=0)))
+    got = 0
+    async with asyncio.timeout(DEADLINE_S):
+        while (message := await client.receive()).type is aiohttp.WSMsgType.BINARY:
+            got += 1
+            if got == pieces - 2:
+                await last
+                await asyncio.wait([asyncio.create_task(close_of(process))])  # the manager has given its patience up
+    assert json.loads(message.data) == {"exit": 0} and got in (pieces, pieces + 1)
 
 
 async def test_an_agent_that_dies_in_the_middle_is_an_error(managed: Any) -> None:
