@@ -145,7 +145,8 @@ class Platform:
         """Remove all sessions, stop, and delete the folder; return what was left behind where nothing should be."""
         left: list[str] = []
         try:
-            if self.running:
+            if self.url:
+                self.start()
                 self.sweep()
                 left += self.kept()
             self.stop()
