@@ -14,7 +14,7 @@ from backendai.spec.runtime_v10 import Container, ContainerSpec, ContainerState
 
 from backendai_runtime_docker.engine import Engine, refused, sentence
 from backendai_runtime_docker.network import Networks
-from backendai_runtime_docker.spec import to_engine
+from backendai_runtime_docker.spec import Dialect, to_engine
 
 CREATE_S, START_S, REMOVE_S, LIST_S, INSPECT_S, KILL_S = 40.0, 50.0, 50.0, 20.0, 10.0, 30.0
 LOOKS = 16  # inspections at once
@@ -26,19 +26,18 @@ _NO_PROGRAM = re.compile(r'exec: \\?"(?P<program>.*?)\\?": (?P<why>[^:\n]+)')
 
 
 class Containers:
-    """Every container of ours. What no longer changes is asked once: a running one's process and start, an ended one's end."""
+    """Every container of ours. What no longer changes is asked once: a running one's process and start, an ended one's end.
 
-    def __init__(self, engine: Engine, networks: Networks, parallel: int, log: dict[str, Any]) -> None:
+    dialect: how to ask for new ones.
+    """
+
+    def __init__(self, engine: Engine, networks: Networks, parallel: int) -> None:
         self._engine = engine
         self._networks = networks
         self._starts = asyncio.Semaphore(parallel)
         self._looks = asyncio.Semaphore(LOOKS)
-        self._log = log
         self._seen: dict[str, Container] = {}
-
-    def log_driver(self, log: dict[str, Any]) -> None:
-        """Use another log driver for containers to come."""
-        self._log = log
+        self.dialect = Dialect()
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container without running it, and return its id."""
@@ -46,7 +45,7 @@ class Containers:
             network = await self._networks.mode(spec.network)
             try:
                 made = await self._engine.ask("POST", "containers/create", params={"name": spec.name},
-                                              data=to_engine(spec, network, self._log), within_s=CREATE_S)
+                                              data=to_engine(spec, network, self.dialect), within_s=CREATE_S)
             except DockerError as error:
                 if (error.status == 409 or "already in use" in error.message) and (found := await self._inspect(spec.name)) is not None:
                     return str(found["Id"])

@@ -103,7 +103,7 @@ class Engine:
             self.socket = find_socket(self._url)
             connector = aiohttp.UnixConnector(self.socket, limit=0)  # every followed log holds a connection
             self._session = aiohttp.ClientSession(connector=connector)
-            self._client = Docker("unix://localhost", connector, self._session)
+            self._client = Docker(url="unix://localhost", connector=connector, session=self._session)
         self._lost = False
         return self._client
 

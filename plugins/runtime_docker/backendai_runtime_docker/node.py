@@ -15,7 +15,7 @@ from backendai_runtime_docker.engine import HINT, Engine, refused
 from backendai_runtime_docker.images import find_image, list_images
 from backendai_runtime_docker.network import Networks
 from backendai_runtime_docker.probe import ASK_S, capabilities, is_podman, try_start, user_space
-from backendai_runtime_docker.spec import LOCAL_LOG
+from backendai_runtime_docker.spec import LOCAL_LOG, Dialect
 
 PROOF_S = 5.0  # of a probe's time
 PODMAN_LOG: dict[str, Any] = {"Type": "k8s-file"}
@@ -43,7 +43,7 @@ class Node:
         self._options = options
         self.engine = Engine(options.url)
         self.networks = Networks(self.engine, options.network)
-        self.containers = Containers(self.engine, self.networks, options.parallel_starts, LOCAL_LOG)
+        self.containers = Containers(self.engine, self.networks, options.parallel_starts)
         self.podman = False
         self.root = ""
         self._trial: asyncio.Task[None] | None = None
@@ -57,7 +57,7 @@ class Node:
         found = capabilities(version, info, self._options.default_image, self._options.parallel_starts)
         self.podman = is_podman(version)
         self.networks.user_space = user_space() if self.podman else ""
-        self.containers.log_driver(PODMAN_LOG if self.podman else LOCAL_LOG)
+        self.containers.dialect = Dialect(PODMAN_LOG if self.podman else LOCAL_LOG, frozenset(found.missing))
         self.networks.forget()
         self.root = str(info.get("DockerRootDir") or "")
         if self.engine.doubted:

@@ -17,6 +17,7 @@ from backendai_runtime_docker.logs import HEADER
 ASK_S = 20.0
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.005, 1.0  # between two questions whether it has ended
 READ = 65536
+NOT_RUN = b"OCI runtime exec failed"
 
 
 async def run_inside(engine: Engine, id: str, argv: Sequence[str], env: Mapping[str, str], user: tuple[int, int] | None,
@@ -69,6 +70,8 @@ class Process:
         if not data:
             raise Failure("unavailable", f"The output of the process broke off; {HINT}.")
         self._left = stream, length - len(data)
+        if data.startswith(NOT_RUN) and (await self._inspect()).get("ExitCode") in (126, 127):
+            return 2, data  # the engine's own word, which it mixes into the output
         return stream, data
 
     async def write(self, data: bytes) -> None:

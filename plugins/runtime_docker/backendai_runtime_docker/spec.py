@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from backendai.spec.runtime_v10 import ContainerSpec, Limits
@@ -12,8 +14,16 @@ LONG_AGO = "9000000000g"  # a log of that size is never rotated, so nothing is l
 LOCAL_LOG = {"Type": "local", "Config": {"max-size": LONG_AGO, "max-file": "1", "compress": "false"}}
 
 
-def to_engine(spec: ContainerSpec, network: str, log: dict[str, Any] = LOCAL_LOG) -> dict[str, Any]:
-    """Return the body that creates *spec*. network: the engine's network mode; log: its log driver, which must keep every byte."""
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What differs between engines. log: the driver, which must keep every byte. lacking: limits that the engine would refuse to set."""
+
+    log: Mapping[str, Any] = field(default_factory=lambda: LOCAL_LOG)
+    lacking: frozenset[str] = frozenset()
+
+
+def to_engine(spec: ContainerSpec, network: str, dialect: Dialect) -> dict[str, Any]:
+    """Return the body that creates *spec*. network: the engine's network mode."""
     uid, gid = spec.user
     body: dict[str, Any] = {
         "Image": spec.image,
@@ -22,14 +32,14 @@ def to_engine(spec: ContainerSpec, network: str, log: dict[str, Any] = LOCAL_LOG
         "WorkingDir": spec.workdir,
         "Env": [f"{name}={value}" for name, value in {**spec.env, **spec.edits.env}.items()],
         "Labels": dict(spec.labels),
-        "HostConfig": _host_config(spec, network, log),
+        "HostConfig": _host_config(spec, network, dialect),
     }
     if spec.argv:
         body["Entrypoint"], body["Cmd"] = [spec.argv[0]], list(spec.argv[1:])
     return body
 
 
-def _host_config(spec: ContainerSpec, network: str, log: dict[str, Any]) -> dict[str, Any]:
+def _host_config(spec: ContainerSpec, network: str, dialect: Dialect) -> dict[str, Any]:
     edits = spec.edits
     config: dict[str, Any] = {
         "NetworkMode": network,
@@ -41,22 +51,22 @@ def _host_config(spec: ContainerSpec, network: str, log: dict[str, Any]) -> dict
         "Mounts": _mounts(spec),
         "Devices": [{"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.permissions} for d in edits.devices],
         "GroupAdd": [str(gid) for gid in edits.gids],
-        "LogConfig": log,
+        "LogConfig": dict(dialect.log),
         "RestartPolicy": {"Name": "no"},
-        **_limits(spec.limits),
+        **_limits(spec.limits, dialect.lacking),
     }
     if edits.cdi:
         config["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": list(edits.cdi)}]
     return config
 
 
-def _limits(limits: Limits) -> dict[str, Any]:
+def _limits(limits: Limits, lacking: frozenset[str]) -> dict[str, Any]:
     config: dict[str, Any] = {}
-    if limits.cpu is not None:
+    if limits.cpu is not None and "cpu" not in lacking:
         config["NanoCpus"] = limits.cpu * NANO
-    if limits.memory is not None:
+    if limits.memory is not None and "memory" not in lacking:
         config["Memory"] = config["MemorySwap"] = limits.memory  # the same value means: no swap beside it
-    if limits.pids is not None:
+    if limits.pids is not None and "pids" not in lacking:
         config["PidsLimit"] = limits.pids
     if limits.shm is not None:
         config["ShmSize"] = limits.shm

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.docker
 async def test_a_process_has_its_streams_and_its_status(bench: Any) -> None:
     id = await bench.run()
     assert await bench.inside(id, "sh", "-c", "cat; echo bad >&2; exit 9", stdin=b"in\0\xff\n") == (9, b"in\0\xff\n", b"bad\n")
-    assert (await bench.inside(id, "no-such-program"))[0] in (126, 127)
+    code, out, err = await bench.inside(id, "no-such-program")
+    assert code in (126, 127)
+    assert (out, b"no-such-program" in err) == (b"", True)
     assert (await bench.inside(id, "sh", "-c", "kill -9 $$"))[0] == 137
 
 

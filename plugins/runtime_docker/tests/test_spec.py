@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from backendai.spec.runtime_v10 import ContainerSpec, DeviceNode, Edits, Limits, Mount
-from backendai_runtime_docker.spec import to_engine
+from backendai_runtime_docker.spec import Dialect, to_engine
 
 
-def host(spec: ContainerSpec, network: str = "none") -> dict[str, Any]:
-    config: dict[str, Any] = to_engine(spec, network)["HostConfig"]
+def host(spec: ContainerSpec, network: str = "none", dialect: Dialect | None = None) -> dict[str, Any]:
+    config: dict[str, Any] = to_engine(spec, network, dialect or Dialect())["HostConfig"]
     return config
 
 
@@ -22,13 +22,13 @@ def test_the_defaults_are_safe() -> None:
     assert config["PidsLimit"] == 4096
     assert config["IpcMode"] == "private"
     assert not {"Privileged", "PidMode", "PortBindings", "PublishAllPorts", "Binds", "UTSMode"} & config.keys()
-    assert to_engine(ContainerSpec("a", "image"), "none")["User"] == "1000:1000"
+    assert to_engine(ContainerSpec("a", "image"), "none", Dialect())["User"] == "1000:1000"
 
 
 def test_a_command_replaces_entry_point_and_command_and_none_leaves_both() -> None:
-    given = to_engine(ContainerSpec("a", "image", ("x", "y", "z")), "none")
+    given = to_engine(ContainerSpec("a", "image", ("x", "y", "z")), "none", Dialect())
     assert (given["Entrypoint"], given["Cmd"]) == (["x"], ["y", "z"])
-    assert not {"Entrypoint", "Cmd"} & to_engine(ContainerSpec("a", "image"), "none").keys()
+    assert not {"Entrypoint", "Cmd"} & to_engine(ContainerSpec("a", "image"), "none", Dialect()).keys()
 
 
 def test_limits_are_exact_and_memory_includes_swap() -> None:
@@ -41,7 +41,7 @@ def test_limits_are_exact_and_memory_includes_swap() -> None:
 def test_devices_get_what_they_need() -> None:
     edits = Edits(devices=(DeviceNode("/dev/a", "/dev/b", "rwm"),), env={"V": "d"}, mounts=(Mount("/lib/x", "/lib/y"),), gids=(44,),
                   caps=("SYS_NICE",), cdi=("vendor/class=1",))
-    body = to_engine(ContainerSpec("a", "image", env={"V": "u", "W": "w"}, edits=edits), "none")
+    body = to_engine(ContainerSpec("a", "image", env={"V": "u", "W": "w"}, edits=edits), "none", Dialect())
     config = body["HostConfig"]
     assert body["Env"] == ["V=d", "W=w"]
     assert config["Devices"] == [{"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "rwm"}]
@@ -63,3 +63,9 @@ def test_there_is_always_a_home_and_a_place_for_temporary_files() -> None:
 
 def test_seccomp_is_off_only_when_asked() -> None:
     assert host(ContainerSpec("a", "image", seccomp=False))["SecurityOpt"] == ["no-new-privileges", "seccomp=unconfined"]
+
+
+def test_what_the_engine_cannot_limit_is_not_asked_for() -> None:
+    spec = ContainerSpec("a", "image", limits=Limits(cpu=1500, memory=1 << 30, pids=7))
+    config = host(spec, dialect=Dialect(lacking=frozenset({"cpu", "memory", "pids"})))
+    assert not {"NanoCpus", "Memory", "MemorySwap", "PidsLimit"} & config.keys()
