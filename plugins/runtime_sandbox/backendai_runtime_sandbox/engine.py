@@ -20,6 +20,7 @@ from backendai.spec.runtime_v10 import Container, ContainerSpec, ContainerState,
 
 from backendai_runtime_sandbox import seccomp
 from backendai_runtime_sandbox.box import FRESH, GONE, Box, Record, boxes
+from backendai_runtime_sandbox.build import Shim
 from backendai_runtime_sandbox.cgroup import Cgroups
 from backendai_runtime_sandbox.config import Config, Folders
 from backendai_runtime_sandbox.mends import mend
@@ -37,7 +38,7 @@ KILL_S = 30.0  # a killed container is gone within microseconds, unless it hangs
 class Node:
     """What this node offers. privileged: we are root. slirp: path of slirp4netns, empty without. overlay: overlays work here."""
 
-    shim: Path
+    shim: Shim
     privileged: bool
     cgroups: Cgroups
     overlay: bool
@@ -98,7 +99,8 @@ class Engine:
             except OSError as error:
                 raise Failure("runtime-fault", f"The limits could not be set: {error.strerror}; ask your administrator to look at the "
                                                "cgroups of this node.", detail=str(error)) from error
-            code, said = await run([str(self.node.shim), "run", str(box.folder)])
+            shim = self.node.shim
+            code, said = await run([*shim.argv, "run", str(box.folder)], shim.program)
             if code:
                 box.complain(mend(said))
                 raise Failure("runtime-fault", mend(said), detail=said)

@@ -13,7 +13,7 @@ from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import Capabilities, ContainerSpec, Limits
 
 from backendai_runtime_sandbox import seccomp
-from backendai_runtime_sandbox.build import build_shim
+from backendai_runtime_sandbox.build import find_shim
 from backendai_runtime_sandbox.cgroup import Cgroups, find_cgroups
 from backendai_runtime_sandbox.config import Config, Folders
 from backendai_runtime_sandbox.engine import NO_WAY_OUT, STARTS, Engine, Node
@@ -32,7 +32,7 @@ async def look_around(config: Config, folders: Folders) -> Node:
     if privileged and not _capabilities() & _SYS_ADMIN:
         raise Failure("unavailable", "This is root without the right to mount, as in most containers; run the agent as an ordinary user, "
                                      "or in a privileged container.")
-    shim = await build_shim(folders.programs)
+    shim = await find_shim(folders.programs)
     cgroups = find_cgroups(f"{zlib.crc32(str(folders.root).encode()):08x}", config.cgroup)
     slirp = shutil.which("slirp4netns") if os.access(_TUN, os.R_OK | os.W_OK) else None
     return Node(shim, privileged, cgroups, overlay=True, slirp=slirp or "")
@@ -83,8 +83,9 @@ def capabilities(node: Node) -> Capabilities:
         features.add("pids")
         missing.pop("pids")
     kind = "root" if node.privileged else "ordinary user"
+    slow = "" if node.shim.native else ", without a C compiler"
     return Capabilities(
-        engine=f"sandbox on Linux {os.uname().release.split('-')[0]} ({kind})", default_image=HOST, features=frozenset(features),
+        engine=f"sandbox on Linux {os.uname().release.split('-')[0]} ({kind}{slow})", default_image=HOST, features=frozenset(features),
         missing=missing, limits=_limits(node.cgroups, node.privileged), parallel_starts=STARTS)
 
 

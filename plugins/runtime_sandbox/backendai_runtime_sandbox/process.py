@@ -99,11 +99,11 @@ async def read_all(fd: int, limit: int = 65536) -> bytes:
         transport.close()
 
 
-async def run(argv: Sequence[str], places: Mapping[int, int] | None = None) -> tuple[int, str]:
+async def run(argv: Sequence[str], program: str = "") -> tuple[int, str]:
     """Run a program to its end; return its exit code and what it said on stderr."""
     ours, theirs = os.pipe()
     try:
-        child = spawn(argv, {**(places or {}), 2: theirs})
+        child = spawn(argv, {2: theirs}, program)
     except BaseException:
         os.close(ours)
         raise

@@ -153,13 +153,18 @@ def _written(plan: Sequence[str]) -> int:
     return fd
 
 
+def _enter(engine: Engine, places: Mapping[int, int]) -> Child:
+    shim = engine.node.shim
+    return spawn([*shim.argv, "do", str(_PLAN)], places, shim.program)
+
+
 def _on_pipes(engine: Engine, plan: Sequence[str]) -> Exec:
     fds = [_written(plan)]
     try:
         for _ in range(3):
             fds += os.pipe()
         memory, stdin, to_stdin, from_stdout, stdout, from_stderr, stderr = fds
-        child = spawn([str(engine.node.shim), "do", str(_PLAN)], {0: stdin, 1: stdout, 2: stderr, _PLAN: memory})
+        child = _enter(engine, {0: stdin, 1: stdout, 2: stderr, _PLAN: memory})
     except BaseException:
         for fd in fds:
             os.close(fd)
@@ -184,7 +189,7 @@ async def _receive(engine: Engine, plan: Sequence[str]) -> tuple[Child, int | No
     try:
         ours.setblocking(False)
         with theirs:
-            child = spawn([str(engine.node.shim), "do", str(_PLAN)], {2: said, _OURS: theirs.fileno(), _PLAN: memory})
+            child = _enter(engine, {2: said, _OURS: theirs.fileno(), _PLAN: memory})
         fd = await _descriptor(ours)
         return child, fd, os.pread(said, 4096, 0).decode(errors="replace").strip()
     finally:

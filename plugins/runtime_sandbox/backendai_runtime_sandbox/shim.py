@@ -1,0 +1,202 @@
+"""The shim in Python, for nodes without a C compiler: the same files as ``native/shim.c`` writes, more memory, a slower start."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import time
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+from backendai_runtime_sandbox.jail import (
+    BUFFER,
+    CLONE,
+    EVERY,
+    PDEATHSIG,
+    Failed,
+    Jail,
+    call,
+    code_of,
+    libc,
+    need,
+    put,
+    silence,
+    waits,
+    words,
+)
+
+
+def record(name: str, line: str) -> None:
+    """Put a line into a file of the folder, whole or not at all. A full disk may be emptied: ten minutes."""
+    for _ in range(600):
+        try:
+            fd = os.open(f"{name}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.write(fd, line.encode())
+            os.close(fd)
+            os.rename(f"{name}.tmp", name)  # noqa: PTH104  # as above
+        except FileNotFoundError:
+            return  # the folder was deleted
+        except OSError:
+            time.sleep(1)
+        else:
+            return
+
+
+def oom_kills(path: str) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY)
+        found = os.read(fd, BUFFER).partition(b"oom_kill ")[2].split()
+        os.close(fd)
+    except OSError:
+        return 0
+    return int(found[0]) if found else 0
+
+
+def move(source: int, stream: int, log: int, limit: int) -> bool:
+    """Move what is in a pipe to the log; return False at its end."""
+    data = os.read(source, BUFFER)
+    before = os.lseek(log, 0, os.SEEK_END)
+    while data and before <= limit:
+        try:
+            frame = struct.pack("<B3xI", stream, len(data)) + data
+            if os.write(log, frame) == len(frame):
+                break
+        except OSError:
+            pass  # a full disk holds the container up, as a full pipe does
+        os.ftruncate(log, before)
+        time.sleep(1)
+    return bool(data)
+
+
+def let_out(program: str, pid: int, as_root: bool) -> int:
+    """Give the container's network a way out; return the pipe that keeps it open, or -1."""
+    (ready, is_ready), (life, keep) = os.pipe(), os.pipe()
+    if not os.fork():
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        libc.prctl(PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        said = os.open("slirp4netns", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        for fd in (is_ready, life):
+            os.set_inheritable(fd, True)
+        os.execv(program, [
+            program, "--configure", "--mtu=65520", "--disable-host-loopback", "--enable-seccomp", "--ready-fd", str(is_ready),
+            "--exit-fd", str(life), str(pid), "tap0", *(("--enable-sandbox",) if as_root else ())])
+    os.close(is_ready)
+    os.close(life)
+    return keep if os.read(ready, 1) else -1
+
+
+def watch(pid: int, pipes: dict[int, int], log: int, limit: int) -> int:
+    """Copy the output to the log until the container has ended and the pipes are empty; return its wait status."""
+    end, poll, status = os.pidfd_open(pid), select.poll(), None
+    for fd in (*pipes, end):
+        poll.register(fd, select.POLLIN)
+    while status is None or any(waits(fd, select.POLLIN, 0) for fd in pipes):
+        for fd, _ in poll.poll(0 if status is not None else None):
+            if fd == end:
+                status = os.waitpid(pid, 0)[1]
+                poll.unregister(end)
+            elif not move(fd, pipes[fd], log, limit):
+                poll.unregister(fd)
+                del pipes[fd]
+    return status
+
+
+def map_users(pid: int, uids: str, gids: str) -> None:
+    for name, text in (("setgroups", "deny"), ("uid_map", uids), ("gid_map", gids)):
+        put(f"/proc/{pid}/{name}", text)
+
+
+def look_after(plan: Iterator[str], ready: int) -> None:
+    """Be the shim of one container; say on *ready* whether it runs."""
+    flags, limit = int(next(plan)), int(next(plan))
+    uids, gids, oom, slirp = (next(plan) for _ in range(4))
+    signal.pthread_sigmask(signal.SIG_SETMASK, EVERY)
+    log = os.open("log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    (out, to_out), (err, to_err), (said, say), (lifeline, go) = (os.pipe() for _ in range(4))
+    pid = call(CLONE, flags | signal.SIGCHLD, 0, 0, 0, 0)
+    if pid == 0:
+        os.close(go)
+        libc.prctl(PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        os.read(lifeline, 1)
+        os.setsid()
+        os.dup2(to_out, 1)
+        os.dup2(to_err, 2)
+        complain(say, lambda: Jail(plan, lifeline).follow())
+    need(pid, "clone", "namespaces")
+    for fd in (to_out, to_err, say, lifeline):
+        os.close(fd)
+    if uids:
+        map_users(pid, uids, gids)
+    if slirp and let_out(slirp, pid, not uids) < 0:
+        os.kill(pid, signal.SIGKILL)
+        os.write(ready, f"slirp4netns {slirp}: it did not start\n".encode())
+        return
+    os.write(go, b"\0")
+    if complaint := os.read(said, BUFFER):
+        os.write(ready, complaint)
+        return
+    record("running", f"{pid} {time.time():.3f}\n")
+    os.write(ready, b"ok")
+    os.close(ready)
+    code = code_of(watch(pid, {out: 1, err: 2}, log, limit))
+    record("exit", f"{code} {oom_kills(oom) if oom else 0} {time.time():.3f}\n")
+
+
+def complain(where: int, work: Callable[[], None]) -> NoReturn:
+    """Do *work* and end; say on *where* what went wrong."""
+    status, text = 0, ""
+    try:
+        work()
+    except Failed as failed:
+        status, text = failed.status, str(failed)
+    except OSError as error:
+        status, text = 125, f"shim {error.filename or 'call'}: {error.strerror}\n"
+    except BaseException as error:  # whatever it is, it must be told and not travel up into the other process's code
+        status, text = 125, f"shim defect: {error!r}\n"
+    if text:
+        os.write(where, text.encode())
+    os._exit(status)
+
+
+def run(folder: str) -> None:
+    """Start the container of *folder*, in a process of its own."""
+    os.chdir(folder)
+    ready, tell = os.pipe()
+    if os.fork():
+        os.close(tell)
+        text = b""
+        while piece := os.read(ready, BUFFER):
+            text += piece
+        if text != b"ok":
+            os.write(2, text or b"shim: it died\n")
+            os._exit(125)
+        return
+    os.close(ready)
+    os.setsid()
+    silence(0, 1, 2)
+    complain(tell, lambda: begin(tell))
+
+
+def begin(tell: int) -> None:
+    lock = os.open("lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.write(tell, b"ok")  # it runs already
+        return
+    if os.access("exit", os.F_OK):
+        os.write(tell, b"ok")  # it has run already
+        return
+    plan = os.open("plan", os.O_RDONLY)
+    look_after(words(plan), tell)
+
+
+def main(verb: str, what: str) -> None:
+    """Be ``run FOLDER`` or ``do FD``."""
+    os.umask(0o022)
+    complain(2, (lambda: run(what)) if verb == "run" else lambda: Jail(words(int(what))).follow())
