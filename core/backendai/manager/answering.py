@@ -27,6 +27,7 @@ BEGUN: web.RequestKey[tuple[web.StreamResponse, Late]] = web.RequestKey("begun",
 async def begin(request: web.Request, response: web.StreamResponse, late: Late) -> None:
     """Send the response's head; from here on *late* tells of a failure."""
     response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"  # what proxies understand as: pass it on at once
     response.headers["X-Request-Id"] = request[REQUEST]
     await response.prepare(request)
     request[BEGUN] = (response, late)

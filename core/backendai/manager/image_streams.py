@@ -28,7 +28,7 @@ class Lines:
     """A response of JSON lines that several tasks write."""
 
     def __init__(self) -> None:
-        self.response = web.StreamResponse(headers={"Content-Type": NDJSON, "X-Accel-Buffering": "no"})
+        self.response = web.StreamResponse(headers={"Content-Type": NDJSON})
         self._turn = asyncio.Lock()
 
     async def write(self, **line: Any) -> None:
