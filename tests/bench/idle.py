@@ -55,8 +55,7 @@ def main() -> None:
         platform.start()
         rows.append(bound("and started anew: memory", resident(platform), 150, "MiB"))
     finally:
-        platform.stop()  # ten thousand need not be removed one by one
-        platform.remove()
+        platform.remove(sweep=False)  # ten thousand need not go one by one
     show("Idle", rows)
 
 

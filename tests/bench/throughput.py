@@ -33,8 +33,7 @@ def measure(db: str) -> float:
         platform.start()
         return asyncio.run(rate(platform))
     finally:
-        platform.stop()
-        platform.remove()
+        platform.remove(sweep=False)
 
 
 def main() -> None:

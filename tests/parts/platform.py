@@ -141,11 +141,11 @@ class Platform:
         for role in list(self.running)[::-1]:
             processes.end(self.running.pop(role), 30)
 
-    def remove(self) -> list[str]:
-        """Remove all sessions, stop, and delete the folder; return what was left behind where nothing should be."""
+    def remove(self, sweep: bool = True) -> list[str]:
+        """Remove all sessions unless *sweep* is off, stop, and delete the folder; return what was left where nothing should be."""
         left: list[str] = []
         try:
-            if self.url:
+            if self.url and sweep:
                 self.start()
                 self.sweep()
                 left += self.kept()
