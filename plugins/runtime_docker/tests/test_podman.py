@@ -14,6 +14,8 @@ import pytest
 from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import ContainerSpec, ContainerState, Limits, Runtime
 
+from tests.parts.absent import Absent, give_up
+
 pytestmark = pytest.mark.docker
 LIMITS = "nofile=1024:1024"  # Podman's own defaults may be more than this machine allows anyone
 
@@ -22,10 +24,11 @@ LIMITS = "nofile=1024:1024"  # Podman's own defaults may be more than this machi
 def podman(docker_engine: Any, base_image: str) -> Iterator[str]:
     """The URL of a Podman of our own that has the base image."""
     if shutil.which("podman") is None or os.geteuid() != 0:
-        pytest.skip("podman is not installed (apt-get install podman), or we are not root")
+        give_up(Absent("podman is not installed (apt-get install podman), or we are not root"))
+    runtime = 'runtime = "runc"\n' if shutil.which("runc") else ""  # which also knows the older mixed cgroups
     folder = Path(tempfile.mkdtemp(prefix="bai-test-podman-", dir="/tmp"))
     (folder / "containers.conf").write_text(f'[containers]\ndefault_ulimits = ["{LIMITS}", "{LIMITS.replace("nofile", "nproc")}"]\n'
-                                            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n')
+                                            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n' + runtime)
     (folder / "storage.conf").write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/root"\nrunroot = "{folder}/run"\n')
     env = {**os.environ, "CONTAINERS_CONF": f"{folder}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf"}
     engine = None

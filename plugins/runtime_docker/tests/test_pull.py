@@ -17,13 +17,15 @@ from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import Progress
 from backendai_runtime_docker.images import Layers
 
+from tests.parts.absent import Absent, give_up
+
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """The address of a registry that has nothing yet."""
     program = shutil.which("docker-registry")
     if program is None:
-        pytest.skip("docker-registry is not installed (apt-get install docker-registry)")
+        give_up(Absent("docker-registry is not installed (apt-get install docker-registry)"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
