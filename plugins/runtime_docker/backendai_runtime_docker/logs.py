@@ -150,8 +150,8 @@ class Decoder:
 class Mender:
     """Gives back the line ends that Docker's ``local`` log driver forgets.
 
-    The driver writes a long line in pieces and returns the last of them without its line end (seen in 20.10, and the newer ones read the same). Every piece but
-    the last has exactly ``PIECE`` bytes; an empty last piece is told by its timestamp alone.
+    The driver writes a long line in pieces and returns the last of them without its line end (seen in 20.10, and the newer ones read
+    the same). Every piece but the last has exactly ``PIECE`` bytes; an empty last piece is told by its timestamp alone.
     """
 
     def __init__(self) -> None:
