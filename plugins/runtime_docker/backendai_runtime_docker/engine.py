@@ -122,7 +122,7 @@ class Engine:
             self._lost = True
             if self._client is not None:
                 self._client.api_version = "auto"  # it may come back as another version
-            raise Failure("unavailable", f"The container engine cannot be reached at {self.socket}; {HINT}.", detail=str(error)) from error
+            raise Failure("unavailable", unreachable(self.socket), detail=str(error)) from error
         except json.JSONDecodeError as error:  # Podman refuses some things without a word, which aiodocker cannot read
             raise DockerError(NO_WORD, "It gave no reason") from error
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
@@ -140,6 +140,13 @@ def find_socket(url: str) -> str:
         if (path := Path(place.format(runtime=runtime))).is_socket():
             return str(path)
     raise Failure("unavailable", "There is no container engine: install Docker 20.10 or newer, or run `podman system service`.")
+
+
+def unreachable(path: str) -> str:
+    """Return why nobody answers at the socket *path*, and what to do."""
+    if os.path.lexists(path) and not os.access(path, os.W_OK):
+        return f"This user may not use the container engine at {path}; add the user to the socket's group, such as docker."
+    return f"The container engine cannot be reached at {path}; {HINT}."
 
 
 def refused(error: DockerError, what: str) -> Failure:

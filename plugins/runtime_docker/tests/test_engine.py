@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiodocker import DockerError
 from backendai.model.errors import Failure
-from backendai_runtime_docker.engine import Engine, find_socket, sentence
+from backendai_runtime_docker.engine import Engine, find_socket, sentence, unreachable
 from backendai_runtime_docker.images import find_image
 from backendai_runtime_docker.network import Networks
 from backendai_runtime_docker.probe import capabilities
@@ -123,6 +123,13 @@ def test_the_socket_is_the_configured_one_before_the_environment_s(monkeypatch: 
     assert (find_socket("unix:///a"), find_socket("")) == ("/a", "/b")
     with pytest.raises(Failure, match="on this machine"):
         find_socket("ssh://host")
+
+
+def test_a_socket_that_is_not_ours_is_told_apart_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cannot be reached" in unreachable(str(tmp_path / "s"))
+    (tmp_path / "s").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert "group" in unreachable(str(tmp_path / "s"))
 
 
 def test_messages_become_sentences() -> None:
