@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,7 +105,7 @@ def own_engine() -> Iterator[Engine]:
         raise Absent("an own Docker engine needs root; or name one in BACKENDAI_TEST_DOCKER=unix:///path")
     if shutil.which("dockerd") is None:
         raise Absent("dockerd is not installed (apt-get install docker.io)")
-    folder = Path(tempfile.mkdtemp(prefix="bai-test-docker-", dir="/tmp"))  # short: a socket's path has at most 107 bytes
+    folder = processes.make_folder("docker")
     bridge = f"baitest{os.getpid() % 10**7}"
     pool = 201 + os.getpid() % 40
     engine = Engine(f"unix://{folder}/s", folder)

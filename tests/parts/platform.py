@@ -9,9 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +55,7 @@ class Platform:
     names: tuple[str, ...] = ()
     db: str = ""
     options: tuple[str, ...] = ()
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="bai-test-", dir="/tmp")))
+    folder: Path = field(default_factory=lambda: processes.make_folder("up"))
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     url: str = ""
     token: str = ""
@@ -172,14 +172,19 @@ class Platform:
         """Return what agents and engine still keep of sessions; nothing, once all are removed."""
         def look() -> list[str]:
             names = ("kernels", "logs", "scratch", "containers")
-            files = [str(path) for name in names for parent in self.folder.glob(f"**/{name}") for path in parent.iterdir()]
-            return [*files, *self.containers()]
+            files = [str(path) for name in names for parent in self.folder.glob(f"*/**/{name}") for path in parent.iterdir()]
+            return [*files, *self.cgroups(), *self.containers()]
 
         try:
             processes.until(lambda: not look(), 20, "everything of the sessions to be removed", 0.2)
         except TimeoutError:
             return look()
         return []
+
+    def cgroups(self) -> list[str]:
+        """Return the control groups of sandboxes; the folder they are in is named after where the sandbox keeps its things."""
+        labels = [f"{zlib.crc32(str(root).encode()):08x}" for root in self.folder.glob("*/**/sandbox")]
+        return [str(group) for label in labels for group in Path("/sys/fs/cgroup").glob(f"**/backendai-{label}/*") if group.is_dir()]
 
     def containers(self) -> list[str]:
         """Return the ids of our containers on the Docker engine."""

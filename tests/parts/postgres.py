@@ -6,12 +6,12 @@ import os
 import pwd
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.parts.absent import Absent
+from tests.parts.processes import make_folder
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def postgres_server() -> Iterator[str]:
     initdb = str(found[-1]) if found else shutil.which("initdb")
     if initdb is None:
         raise Absent("PostgreSQL's server is not installed (apt-get install postgresql)")
-    folder = Path(tempfile.mkdtemp(prefix="bai-test-pg-", dir="/tmp"))
+    folder = make_folder("pg")
     try:
         with _started(Path(initdb).parent, folder):
             yield f"postgresql://bai@/postgres?host={folder}"

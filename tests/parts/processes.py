@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.parts.absent import Absent
+
+MARK = "bai-test-"
+
+
+def make_folder(what: str) -> Path:
+    """Make a folder that bears our mark: short, because a socket's path has at most 107 bytes, and ours by our process id."""
+    return Path(tempfile.mkdtemp(prefix=f"{MARK}{os.getpid()}-{what}-", dir="/tmp"))
 
 
 def until(done: Callable[[], bool], within_s: float, what: str, every_s: float = 0.05) -> None:
