@@ -53,6 +53,7 @@ class Box:
         self.name = folder.name
         self.log = folder / "log"
         self._record: Record | None = None
+        self._ended: Container | None = None  # which is then never to change
 
     def begin(self, record: Record) -> Path:
         """Make the folder, under another name until it is whole; the record comes first, for it says what to remove."""
@@ -114,6 +115,8 @@ class Box:
     def look(self) -> Container:
         """Tell how it is; raise OSError when it is gone."""
         self.folder.stat()
+        if self._ended is not None:
+            return self._ended
         record = self.record
         exit = self._words("exit")
         shim = None if exit else self.shim()
@@ -129,10 +132,13 @@ class Box:
             state = ContainerState.RUNNING
         else:
             error = self.complaint()
-        return Container(
+        container = Container(
             id=record.name, name=record.name, state=state, labels=record.labels, started_at=started, error=error,
             exit_code=int(exit[0]) if exit else None, out_of_memory=bool(exit) and record.limits.memory is not None and int(exit[1]) > 0,
             pid=int(running[0]) if state is ContainerState.RUNNING else None, ended_at=float(exit[2]) if exit else None)
+        if exit:
+            self._ended = container
+        return container
 
     def complaint(self) -> str:
         """Return why it could not be started, empty if it could."""

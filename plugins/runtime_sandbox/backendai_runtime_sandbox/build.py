@@ -7,13 +7,14 @@ import hashlib
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = tuple(Path(__file__).with_name("native") / name for name in ("jail.h", "shim.c", "jail.c"))
 FLAGS = ("-Os", "-Wall", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-s")
 LINKS = (("-static",), ("-Wl,-z,now",))  # without a static libc the dynamic one will do, bound before we enter a container
-COMPILERS = ("cc", "gcc", "clang")
+COMPILERS: Sequence[str] = ("cc", "gcc", "clang")
 BUILD_S = 60.0
 
 

@@ -79,10 +79,11 @@ class Jail:
         """Do one operation after another; the last becomes the command."""
         steps: dict[str, tuple[int, Callable[..., object]]] = {
             "write": (2, put), "rlimit": (3, self.rlimit), "cpus": (1, self.cpus), "unshare": (1, self.unshare),
-            "root": (5, self.take_root), "bind": (3, self.bind), "mount": (4, self.mount), "folder": (1, self.folder), "hostname": (1, socket.sethostname),
-            "loopback": (0, self.loopback), "pivot": (0, self.pivot), "symlink": (2, self.symlink), "readonly": (1, self.readonly),
-            "seccomp": (1, self.load), "join": (4, self.join), "groups": (1, self.groups), "user": (2, self.become),
-            "bound": (0, self.bound), "env": (1, self.setenv), "workdir": (1, os.chdir), "terminal": (2, self.terminal), "dial": (1, self.dial)}
+            "root": (5, self.take_root), "bind": (3, self.bind), "mount": (4, self.mount), "folder": (1, self.folder),
+            "hostname": (1, socket.sethostname), "loopback": (0, self.loopback), "pivot": (0, self.pivot), "symlink": (2, self.symlink),
+            "readonly": (1, self.readonly), "seccomp": (1, self.load), "join": (4, self.join), "groups": (1, self.groups),
+            "user": (2, self.become), "bound": (0, self.bound), "env": (1, self.setenv), "workdir": (1, os.chdir),
+            "terminal": (2, self.terminal), "dial": (1, self.dial)}
         for name in self.plan:
             if name == "exec":
                 self.execute(list(self.plan))

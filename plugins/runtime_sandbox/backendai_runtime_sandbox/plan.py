@@ -23,6 +23,7 @@ MADE = ("root", "work", "empty", "home", "tmp", "var", "nothing")  # in a layer
 OURS = ("dev", "home", "proc", "run", "sys", "tmp")  # what we put there ourselves, also over an image without overlay
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+DEVICE_FACTS = ("/sys/bus", "/sys/class", "/sys/dev", "/sys/devices")
 SHM = 64 * 1024 * 1024
 HOME = "/home/work"
 DNS = "10.0.2.3"  # slirp4netns's own
@@ -159,6 +160,8 @@ def _mounts(spec: ContainerSpec, ground: Ground) -> Iterator[Sequence[str]]:
         yield "bind", mount.source, mount.target, str(SAFE | (READ_ONLY if mount.readonly else 0))
     for device in spec.edits.devices:
         yield "bind", device.source, device.target, str(NO_SUID | NO_EXEC | (0 if "w" in device.permissions else READ_ONLY))
+    for path in DEVICE_FACTS if spec.edits.devices else ():  # drivers' libraries look there for what they drive
+        yield "bind", path, path, str(SAFE | READ_ONLY)
     yield "folder", spec.workdir
 
 
@@ -226,8 +229,15 @@ def refuse(spec: ContainerSpec, privileged: bool) -> None:
     for mount in (*spec.mounts, *spec.edits.mounts):
         if not mount.target.startswith("/") or ".." in Path(mount.target).parts:
             raise Failure("bad-mount", f"{mount.target} is not an absolute path; say where to mount.")
-        if not Path(mount.source).exists():
+        if not _is_there(mount.source):
             raise Failure("bad-mount", f"{mount.source} is not there on this agent; make it, or mount something else.")
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a folder on the way is closed to us
+        return False
 
 
 def _fits(path: str, ground: Ground) -> bool:

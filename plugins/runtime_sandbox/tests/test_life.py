@@ -168,6 +168,14 @@ async def test_mounts_and_environment(sandbox: Sandbox, root: Path) -> None:
     assert outcome.code == 3
 
 
+async def test_devices(sandbox: Sandbox) -> None:
+    devices = (DeviceNode("/dev/zero", "/dev/mine"), DeviceNode("/dev/full", "/dev/theirs", "r"))
+    script = "head -c 3 /dev/mine | wc -c; echo > /dev/mine || exit 2; ls -d /sys/class; touch /sys/class/x 2>&1; exit 0"
+    outcome = await run(sandbox, script, edits=Edits(devices=devices))
+    assert outcome.out.splitlines()[:2] == ["3", "/sys/class"], outcome
+    assert "Read-only" in outcome.out
+
+
 async def test_read_only_root(sandbox: Sandbox) -> None:
     outcome = await run(sandbox, "touch /tmp/a && touch a && ! touch /new && ! touch /srv/new", read_only_root=True)
     assert outcome.code == 0, outcome.err
