@@ -12,7 +12,7 @@ from aiodocker import DockerError
 from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import Container, ContainerSpec, ContainerState
 
-from backendai_runtime_docker.engine import Engine, refused, sentence
+from backendai_runtime_docker.engine import Engine, refused, sentence, together
 from backendai_runtime_docker.network import Networks
 from backendai_runtime_docker.spec import Dialect, to_engine
 
@@ -37,6 +37,7 @@ class Containers:
         self._starts = asyncio.Semaphore(parallel)
         self._looks = asyncio.Semaphore(LOOKS)
         self._seen: dict[str, Container] = {}
+        self._unsure: set[str] = set()  # asked to start, and not known to have
         self.dialect = Dialect()
 
     async def create(self, spec: ContainerSpec) -> str:
@@ -53,12 +54,16 @@ class Containers:
         return str(made["Id"])
 
     async def start(self, id: str) -> None:
-        """Run a container; return once its first process runs."""
+        """Run a container; return once its first process runs. One that has run is not run again after a start without an answer."""
         async with self._starts:
+            if id in self._unsure and (found := await self._inspect(id)) and to_container(found).state is not ContainerState.CREATED:
+                return
+            self._unsure.add(id)
             try:
                 await self._start(id)
             except DockerError as error:
                 raise _not_started(error) from error
+        self._unsure.discard(id)
         self._engine.doubted = ""
 
     async def _start(self, id: str) -> None:
@@ -95,6 +100,7 @@ class Containers:
             elif error.status != 404:
                 raise refused(error, "remove the container") from error
         self._seen.pop(id, None)
+        self._unsure.discard(id)
 
     async def list(self, labels: Mapping[str, str]) -> Sequence[Container]:
         """Return every container with *labels*."""
@@ -103,7 +109,7 @@ class Containers:
             rows = await self._engine.get("containers/json", params={"all": True, "filters": filters}, within_s=LIST_S)
         except DockerError as error:
             raise refused(error, "list containers") from error
-        found = [one for one in await asyncio.gather(*map(self._look, rows)) if one is not None]
+        found = [one for one in await together(map(self._look, rows)) if one is not None]
         self._forget(labels, found)
         return found
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+import stat
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from aiodocker import Docker, DockerError
 from backendai.model.errors import Failure
 
+T = TypeVar("T")
 CONNECT_S = 5.0
 SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "{runtime}/docker.sock", "/run/podman/podman.sock", "{runtime}/podman/podman.sock")
 NOT_CONNECTED = 900  # aiodocker's status for it
@@ -129,6 +130,17 @@ class Engine:
             raise Failure("unavailable", f"The connection to the container engine broke off; {HINT}.", detail=repr(error)) from error
 
 
+async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> Sequence[T]:
+    """Await all *calls* at once and return their answers in order; the first failure ends the others."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def find_socket(url: str) -> str:
     """Return the path of the engine's socket: as configured, as ``DOCKER_HOST`` says, or where one is usually found."""
     if url := url or os.environ.get("DOCKER_HOST", ""):
@@ -137,8 +149,12 @@ def find_socket(url: str) -> str:
         return url.removeprefix("unix://")
     runtime = os.environ.get("XDG_RUNTIME_DIR", "/run")
     for place in SOCKETS:
-        if (path := Path(place.format(runtime=runtime))).is_socket():
-            return str(path)
+        path = place.format(runtime=runtime)
+        try:
+            if stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - pathlib would hide which errors mean no
+                return path
+        except OSError:
+            continue  # not there, or not for us to see
     raise Failure("unavailable", "There is no container engine: install Docker 20.10 or newer, or run `podman system service`.")
 
 

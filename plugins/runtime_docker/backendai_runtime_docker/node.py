@@ -11,7 +11,7 @@ from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import Capabilities
 
 from backendai_runtime_docker.containers import Containers
-from backendai_runtime_docker.engine import HINT, Engine, refused
+from backendai_runtime_docker.engine import HINT, Engine, refused, together
 from backendai_runtime_docker.images import find_image, list_images
 from backendai_runtime_docker.network import Networks
 from backendai_runtime_docker.probe import ASK_S, capabilities, is_podman, try_start, user_space
@@ -51,7 +51,7 @@ class Node:
     async def probe(self) -> Capabilities:
         """Ask the engine what it is; if it was late before, let it prove that it still starts containers."""
         try:
-            version, info = await asyncio.gather(self.engine.get("version", within_s=ASK_S), self.engine.get("info", within_s=ASK_S))
+            version, info = await together(self.engine.get(what, within_s=ASK_S) for what in ("version", "info"))
         except DockerError as error:
             raise refused(error, "say what it is") from error
         found = capabilities(version, info, self._options.default_image, self._options.parallel_starts)

@@ -9,7 +9,7 @@ from typing import Any
 from aiodocker import DockerError
 from backendai.spec.runtime_v10 import Usage
 
-from backendai_runtime_docker.engine import NO_WORD, Engine, refused
+from backendai_runtime_docker.engine import NO_WORD, Engine, refused, together
 
 ASK_S = 15.0
 AT_ONCE = 16
@@ -30,7 +30,7 @@ async def measure(engine: Engine, ids: Sequence[str]) -> Mapping[str, Usage]:
                     return None
                 raise refused(error, "measure the container") from error
 
-    found = await asyncio.gather(*map(one, ids))
+    found = await together(map(one, ids))
     return {id: usage for id, usage in zip(ids, found, strict=True) if usage is not None}
 
 

@@ -59,6 +59,19 @@ async def test_an_engine_that_answers_and_starts_nothing_is_found_out(bench: Any
     await bench.run("true")
 
 
+async def test_a_command_runs_once_when_its_start_had_no_answer(bench: Any, containerd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = await bench.runtime.create(bench.spec("sh", "-c", "echo once"))
+    monkeypatch.setattr(containers, "START_S", 0.5)
+    os.kill(containerd, signal.SIGSTOP)
+    with pytest.raises(Failure):
+        await bench.runtime.start(id)
+    os.kill(containerd, signal.SIGCONT)
+    monkeypatch.undo()
+    await bench.ended(id)
+    await bench.runtime.start(id)
+    assert (await bench.output(id))[1] == b"once\n"
+
+
 async def test_an_engine_that_was_killed_comes_back(bench: Any, own_engine: Any, with_runtime: Callable[..., Awaitable[Runtime]]) -> None:
     done = await bench.run("sh", "-c", "echo out; exit 5")
     await bench.ended(done)
