@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, text, update
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.life import Held
@@ -20,14 +20,14 @@ S = SessionState
 MOST = 500  # values in one IN list
 _ACTIVE = text("state NOT IN ('TERMINATED', 'CANCELLED', 'FAILED')")  # the words of the partial index, so that it is used
 _STOPPABLE = tuple(s.value for s in (S.SCHEDULED, S.PREPARING, S.STARTING, S.RUNNING))
-_HELD = select(
+_HELD: Select[Any] = select(
     sessions.c.id, sessions.c.name, sessions.c.owner_id, sessions.c.type, sessions.c.spec, sessions.c.priority, sessions.c.state,
     sessions.c.deadline, sessions.c.stop, sessions.c.result, sessions.c.exit_code, sessions.c.reason, sessions.c.hold,
     sessions.c.agent_id, sessions.c.image, sessions.c.created_at, sessions.c.started_at, sessions.c.ended_at,
     kernels.c.id.label("kernel"), kernels.c.slots, kernels.c.agent_id.label("kernel_agent"), kernels.c.holds,
     kernels.c.state.label("kernel_state"), kernels.c.exit_code.label("kernel_exit"), kernels.c.container, users.c.uid, users.c.gid,
 ).select_from(sessions.join(kernels, kernels.c.session_id == sessions.c.id).join(users, users.c.id == sessions.c.owner_id))
-_IDS = bindparam("ids", expanding=True)
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 BY_SESSION = _HELD.where(sessions.c.id.in_(_IDS))
 BY_KERNEL = _HELD.where(kernels.c.id.in_(_IDS))
 HOLDING = _HELD.where(kernels.c.holds.is_(True))
