@@ -14,11 +14,12 @@ from backendai.manager.access import Caller, Thing, Verb, require
 from backendai.manager.answering import begin, body, while_feeding
 from backendai.manager.context import Context
 from backendai.manager.live import Conversation
-from backendai.manager.operations.agents import Agent, find_agents
+from backendai.manager.operations.agents import find_agents
 from backendai.manager.operations.streams import NDJSON, BuildQuery, Pull
 from backendai.manager.rest import read_json, read_query
 from backendai.model.errors import Failure
 from backendai.model.image import check_image
+from backendai.model.views import Agent
 from backendai.wire import frames
 
 LONGEST_S = 3600.0  # as long as the agent takes at most

@@ -18,20 +18,11 @@ from backendai.manager.operations.streams import EventsQuery
 from backendai.manager.rest import CONTEXT, REQUEST, caller_of, read_query
 from backendai.manager.store.schema import events
 from backendai.model.errors import Failure
+from backendai.model.views import EventLine
 
 KEEP_ALIVE_S = 15.0  # a comment so often keeps middlemen from closing a quiet stream
 REPLAY = 500  # events in one read
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-
-
-class EventLine(msgspec.Struct, frozen=True):
-    """The data of one server-sent event. id: grows; the stream's ``id:`` too. data: what belongs to the type."""
-
-    id: int
-    at: float
-    type: str
-    subject: str
-    data: dict[str, Any]
 
 
 async def watch(request: web.Request) -> web.StreamResponse:

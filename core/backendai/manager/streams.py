@@ -19,12 +19,13 @@ from backendai.manager.context import Context
 from backendai.manager.live import Conversation
 from backendai.manager.operations.enqueue import check_env
 from backendai.manager.operations.registry import Input, invalid
-from backendai.manager.operations.streams import STREAMS, TAR, ArchiveQuery, Exec, LogsQuery, Ran
+from backendai.manager.operations.streams import STREAMS, TAR, ArchiveQuery, Exec, LogsQuery
 from backendai.manager.rest import read_json, read_query
 from backendai.manager.store.schema import kernels
 from backendai.manager.store.sessions import find_session
 from backendai.model.errors import Failure
 from backendai.model.session import FINAL, SessionState
+from backendai.model.views import Ran
 from backendai.wire import frames
 from backendai.wire.frames import FRAMES_TYPE, MAX_DATA, STDERR, STDOUT, control, frame, read_control, unpack
 

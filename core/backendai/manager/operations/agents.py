@@ -15,6 +15,7 @@ from backendai.manager.operations.registry import Input, Nothing, Page, declare
 from backendai.manager.store.schema import agent_slots, agents, kernels
 from backendai.model.errors import Failure
 from backendai.model.slots import plain_slots
+from backendai.model.views import Agent
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
@@ -25,30 +26,6 @@ class AgentInfo(msgspec.Struct, frozen=True):
     limits: Mapping[str, str] = {}
     default_image: str = ""
     plugins: tuple[Mapping[str, str], ...] = ()
-
-
-class Agent(msgspec.Struct, frozen=True):
-    """A node. capacity, used, free: plain numbers. why: what is wrong, empty when healthy. last_seen: seconds since the epoch."""
-
-    id: str
-    name: str
-    connected: bool
-    healthy: bool
-    why: str
-    version: str
-    arch: str
-    runtime: str
-    engine: str
-    default_image: str
-    features: tuple[str, ...]
-    missing: Mapping[str, str]
-    limits: Mapping[str, str]
-    capacity: Mapping[str, int | float]
-    used: Mapping[str, int | float]
-    free: Mapping[str, int | float]
-    kernels: int
-    last_seen: float
-    created_at: float
 
 
 class OneAgent(Input, frozen=True):

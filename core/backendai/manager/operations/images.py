@@ -10,33 +10,15 @@ import msgspec
 
 from backendai.manager.access import Caller
 from backendai.manager.context import Context
-from backendai.manager.operations.agents import Agent, find_agents
+from backendai.manager.operations.agents import find_agents
 from backendai.manager.operations.registry import Input, Nothing, Permission, declare
 from backendai.model.errors import Failure
 from backendai.model.image import check_image
+from backendai.model.views import Agent, Image, Images
 from backendai.wire.frames import Verb
 
 ASK_S = 15.0
 REMOVE_S = 60.0
-
-
-class ImageRow(msgspec.Struct, frozen=True):
-    """An image on an agent. id: the content's digest. size: bytes. created_at: seconds since the epoch."""
-
-    name: str
-    agent: str
-    id: str = ""
-    size: int = 0
-    created_at: float | None = None
-    command: tuple[str, ...] = ()
-    labels: Mapping[str, str] = {}
-
-
-class Images(msgspec.Struct, frozen=True):
-    """What the agents have. silent: agents that did not answer, with the reason."""
-
-    items: tuple[ImageRow, ...]
-    silent: Mapping[str, str]
 
 
 class RemoveImage(Input, frozen=True):
@@ -60,7 +42,7 @@ async def list_(context: Context, caller: Caller, input: Nothing) -> Images:
     for agent in there:
         answer = answers[agent.name]
         if not isinstance(answer, Failure):
-            rows += [msgspec.convert({**image, "agent": agent.name}, ImageRow) for image in answer.get("images", ())]
+            rows += [msgspec.convert({**image, "agent": agent.name}, Image) for image in answer.get("images", ())]
     silent = {name: answer.message for name, answer in answers.items() if isinstance(answer, Failure)}
     return Images(tuple(sorted(rows, key=lambda row: (row.name, row.agent))), silent)
 

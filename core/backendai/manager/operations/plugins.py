@@ -15,31 +15,7 @@ from backendai.manager.context import Context
 from backendai.manager.operations.agents import AgentInfo
 from backendai.manager.operations.registry import Nothing, Page, declare
 from backendai.manager.store.schema import agents
-
-
-class Plugin(msgspec.Struct, frozen=True):
-    """A plugin of one process. state: up, off, skip or broken. why: when it is not up. where: ``manager``, or an agent's name."""
-
-    id: str
-    dist: str
-    version: str
-    state: str
-    why: str
-    where: str
-
-
-class Who(msgspec.Struct, frozen=True):
-    """You. uid, gid: inside containers. token: the id of the token that you sent. cluster: whom you talk to."""
-
-    id: str
-    name: str
-    role: str
-    email: str
-    uid: int
-    gid: int
-    token: str
-    cluster: str
-    version: str
+from backendai.model.views import Plugin, Who
 
 
 async def list_(context: Context, caller: Caller, input: Nothing) -> Page[Plugin]:

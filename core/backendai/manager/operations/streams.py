@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from backendai.manager.operations.registry import Input, declare_stream
+from backendai.model.views import Ran
 from backendai.wire.frames import FRAMES_TYPE
 
 NDJSON = "application/x-ndjson"
@@ -31,14 +32,6 @@ class Exec(Input, frozen=True):
     timeout_s: float = 600.0
     user: str | None = None
     workdir: str | None = None
-
-
-class Ran(msgspec.Struct, frozen=True):
-    """How it ended, and what it wrote; bytes that are not UTF-8 are replaced."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
 
 
 class ArchiveQuery(Input, frozen=True):

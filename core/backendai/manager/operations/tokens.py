@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,27 +15,11 @@ from backendai.manager.operations.registry import Input, Nothing, Page, declare
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.schema import tokens, users
 from backendai.model.errors import Failure
+from backendai.model.views import NewToken, Token
 from backendai.wire.tokens import AGENT_PREFIX, USER_PREFIX, hash_token, make_token
 
 LONGEST_S = 10 * 366 * 86400.0
 _ROWS = select(tokens, users.c.name.label("user")).select_from(tokens.outerjoin(users, tokens.c.user_id == users.c.id))
-
-
-class TokenRow(msgspec.Struct, frozen=True):
-    """A token, without its secret. user: whose, null for an agent's. Times are seconds since the epoch."""
-
-    id: str
-    name: str
-    user: str | None
-    agent: bool
-    created_at: float
-    expires_at: float | None
-
-
-class NewToken(TokenRow, frozen=True):
-    """A token with its secret, which is shown this once and stored as a hash."""
-
-    token: str
 
 
 class CreateToken(Input, frozen=True):
@@ -54,7 +37,7 @@ class OneToken(Input, frozen=True):
     id: str
 
 
-async def list_(context: Context, caller: Caller, input: Nothing) -> Page[TokenRow]:
+async def list_(context: Context, caller: Caller, input: Nothing) -> Page[Token]:
     """List your tokens, an administrator everyone's, newest first."""
     query = _ROWS.order_by(tokens.c.id.desc())
     if not caller.admin:
@@ -64,7 +47,7 @@ async def list_(context: Context, caller: Caller, input: Nothing) -> Page[TokenR
         return (await connection.execute(query)).all()
 
     rows = await context.store.read(job)
-    return Page(tuple(TokenRow(r.id, r.name, r.user, r.user_id is None, r.created_at, r.expires_at) for r in rows))
+    return Page(tuple(Token(r.id, r.name, r.user, r.user_id is None, r.created_at, r.expires_at) for r in rows))
 
 
 async def create(context: Context, caller: Caller, input: CreateToken) -> NewToken:

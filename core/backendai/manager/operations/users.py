@@ -18,23 +18,11 @@ from backendai.manager.operations.registry import Input, Nothing, Page, Permissi
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.schema import tokens, users
 from backendai.model.errors import Failure
+from backendai.model.views import User
 
 _NAME = re.compile(r"[a-z_][a-z0-9._-]{0,62}")
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,189}")
 FIRST_ID, LAST_ID = 1, 2**31 - 1  # root inside a container is nobody's account
-
-
-class UserRow(msgspec.Struct, frozen=True):
-    """An account. active: may sign in. uid, gid: inside containers."""
-
-    id: str
-    name: str
-    role: str
-    email: str
-    active: bool
-    uid: int
-    gid: int
-    created_at: float
 
 
 class CreateUser(Input, frozen=True):
@@ -64,7 +52,7 @@ class ChangeUser(Input, frozen=True):
     gid: int | None = None
 
 
-async def list_(context: Context, caller: Caller, input: Nothing) -> Page[UserRow]:
+async def list_(context: Context, caller: Caller, input: Nothing) -> Page[User]:
     """List the accounts, by name; whoever is no administrator sees their own."""
     query = select(users).order_by(users.c.name)
     if not caller.admin:
@@ -76,14 +64,14 @@ async def list_(context: Context, caller: Caller, input: Nothing) -> Page[UserRo
     return Page(tuple(to_user(row) for row in await context.store.read(job)))
 
 
-async def create(context: Context, caller: Caller, input: CreateUser) -> UserRow:
+async def create(context: Context, caller: Caller, input: CreateUser) -> User:
     """Make an account. It signs in with a token; see tokens.create."""
     if _NAME.fullmatch(input.name) is None:
         raise Failure("bad-name", f"{input.name!r} cannot be a user's name; use a lower-case letter, then letters, digits, '.-_'.")
     _check(input.email, (input.uid, input.gid))
     user_id = context.new_id()
 
-    async def make() -> UserRow:
+    async def make() -> User:
         row = {"id": user_id, "name": input.name, "email": input.email, "role": input.role.value, "active": True, "uid": input.uid,
                "gid": input.gid, "created_at": context.clock()}
 
@@ -98,20 +86,20 @@ async def create(context: Context, caller: Caller, input: CreateUser) -> UserRow
             if violates(error, users):
                 raise Failure("name-taken", f"There is a user {input.name!r} already; choose another name.") from error
             raise
-        return msgspec.convert(row, UserRow)
+        return msgspec.convert(row, User)
 
-    async def again(made: str) -> UserRow:
+    async def again(made: str) -> User:
         return to_user(await find_user(context, caller, users.c.id == made))
 
     return await create_once(context, caller, make, again)
 
 
-async def get(context: Context, caller: Caller, input: OneUser) -> UserRow:
+async def get(context: Context, caller: Caller, input: OneUser) -> User:
     """Show an account."""
     return to_user(await find_user(context, caller, users.c.name == input.name))
 
 
-async def change(context: Context, caller: Caller, input: ChangeUser) -> UserRow:
+async def change(context: Context, caller: Caller, input: ChangeUser) -> User:
     """Change an account."""
     row = await find_user(context, caller, users.c.name == input.name, Verb.CHANGE)
     given = {"email": input.email, "role": input.role and input.role.value, "active": input.active, "uid": input.uid,
@@ -161,9 +149,9 @@ async def find_user(context: Context, caller: Caller, where: Any, verb: Verb = V
     return row
 
 
-def to_user(row: Row[Any]) -> UserRow:
+def to_user(row: Row[Any]) -> User:
     """Return an account's row as everyone sees it."""
-    return UserRow(row.id, row.name, row.role, row.email, row.active, row.uid, row.gid, row.created_at)
+    return User(row.id, row.name, row.role, row.email, row.active, row.uid, row.gid, row.created_at)
 
 
 def _check(email: str, ids: tuple[int, ...]) -> None:

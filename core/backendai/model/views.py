@@ -1,0 +1,174 @@
+"""What every surface shows besides sessions: agents, images, accounts, tokens, plugins, usage, events.
+
+Times are seconds since the epoch, UTC; sizes are bytes; slots are plain numbers (cores, bytes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A node. why: what is wrong, empty when healthy. features, missing, limits: what its runtime can do, cannot (and why), enforces."""
+
+    id: str
+    name: str
+    connected: bool
+    healthy: bool
+    why: str
+    version: str
+    arch: str
+    runtime: str
+    engine: str
+    default_image: str
+    features: tuple[str, ...]
+    missing: Mapping[str, str]
+    limits: Mapping[str, str]
+    capacity: Mapping[str, int | float]
+    used: Mapping[str, int | float]
+    free: Mapping[str, int | float]
+    kernels: int
+    last_seen: float
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image on an agent. id: the content's digest."""
+
+    name: str
+    agent: str
+    id: str = ""
+    size: int = 0
+    created_at: float | None = None
+    command: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What the agents have. silent: agents that did not answer, with the reason."""
+
+    items: tuple[Image, ...]
+    silent: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a container used when it was looked at. None: could not be measured. Counters grow from the container's start.
+
+    cpu_s: core seconds. memory, memory_peak: bytes. pids: processes. io_read, io_write: bytes from and to disks. net_rx, net_tx: bytes.
+    """
+
+    at: float
+    cpu_s: float | None = None
+    memory: int | None = None
+    memory_peak: int | None = None
+    pids: int | None = None
+    io_read: int | None = None
+    io_write: int | None = None
+    net_rx: int | None = None
+    net_tx: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelStats:
+    """What one container of a session uses. usage: None while nothing was measured."""
+
+    kernel: str
+    role: str
+    index: int
+    agent: str | None
+    state: str
+    usage: Measure | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStats:
+    """What a session uses, container by container."""
+
+    session: str
+    kernels: tuple[KernelStats, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account. role: ``superadmin`` or ``user``. active: may sign in. uid, gid: inside containers."""
+
+    id: str
+    name: str
+    role: str
+    email: str
+    active: bool
+    uid: int
+    gid: int
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token, without its secret. user: whose, None for an agent's."""
+
+    id: str
+    name: str
+    user: str | None
+    agent: bool
+    created_at: float
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken(Token):
+    """A token with its secret, which is shown this once and stored as a hash."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """You. uid, gid: inside containers. token: the id of the token that you sent. cluster: whom you talk to."""
+
+    id: str
+    name: str
+    role: str
+    email: str
+    uid: int
+    gid: int
+    token: str
+    cluster: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plugin of one process. state: up, off, skip or broken. why: when it is not up. where: ``manager``, or an agent's name."""
+
+    id: str
+    dist: str
+    version: str
+    state: str
+    why: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a command ended, and what it wrote; bytes that are not UTF-8 are replaced."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """Something that happened. id: grows. subject: the id of what it happened to. data: what belongs to the type."""
+
+    id: int
+    at: float
+    type: str
+    subject: str
+    data: Mapping[str, Any]
