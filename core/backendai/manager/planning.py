@@ -116,7 +116,7 @@ class Planner:
         spec, name = ((scheduler_v10.SPEC, self._context.config.scheduler) if fault.spec == "scheduler"
                       else (agentselector_v10.SPEC, self._context.config.selector))
         id = f"{spec.id}.{name}"
-        dist = next((row.dist for row in self._context.host.rows if row.id == id), "")
+        dist = next((f"{row.dist} {row.version}" for row in self._context.host.rows if row.id == id), "")
         error = PluginFault(id, dist, fault.hook, f"{type(fault.error).__name__}: {fault.error}")
         error.__cause__ = fault.error
         faults.plugin_fault(self._context, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pluggy
@@ -17,10 +17,14 @@ from backendai.spec import OnError, Reject, Spec, Terms, is_async
 log = logging.getLogger(__name__)
 OnFault = Callable[[PluginFault], None]
 _SPOKEN = (Reject, Failure)  # what a plugin says on purpose
+_EMPTY = inspect.Parameter.empty
 
 
 class Driver:
-    """One plugin; each hook that it implements is an attribute of the contract's name and signature."""
+    """One plugin; each hook that it implements is an attribute of the contract's name and signature.
+
+    id: such as ``scheduler_v10.fifo``. dist: who ships it, with its version.
+    """
 
     def __init__(self, id: str, dist: str) -> None:
         self._id = id
@@ -33,12 +37,9 @@ class Driver:
 def bind(driver: Driver, name: str, declared: Callable[..., Any], impl: pluggy.HookImpl, terms: Terms,
          on_fault: OnFault | None) -> Callable[..., Any]:
     """Return a function with the contract's signature that calls *impl* within its deadline and names it when it fails."""
-    names = tuple(inspect.signature(declared).parameters)[1:]
-    wanted, function, deadline_s = impl.argnames, impl.function, terms.deadline_s
-
-    def arguments(given: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
-        values = dict(zip(names, given, strict=False)) | named
-        return [values[w] for w in wanted]
+    arguments = _arguments(declared, impl)
+    function: Callable[..., Any] = impl.function
+    deadline_s = terms.deadline_s
 
     def blame(error: BaseException, problem: str) -> PluginFault:
         fault = PluginFault(driver._id, driver._dist, name, problem)
@@ -48,22 +49,20 @@ def bind(driver: Driver, name: str, declared: Callable[..., Any], impl: pluggy.H
             on_fault(fault)
         return fault
 
-    if not is_async(declared):
-
-        def call(*given: Any, **named: Any) -> Any:
-            try:
-                return function(*arguments(given, named))
-            except _SPOKEN:
-                raise
-            except Exception as error:
-                raise blame(error, f"{type(error).__name__}: {error}") from error
-
-        return call
+    def call(*given: Any, **named: Any) -> Any:
+        values = arguments(given, named)
+        try:
+            return function(*values)
+        except _SPOKEN:
+            raise
+        except Exception as error:
+            raise blame(error, f"{type(error).__name__}: {error}") from error
 
     async def acall(*given: Any, **named: Any) -> Any:
+        values = arguments(given, named)
         try:
             async with asyncio.timeout(deadline_s) as limit:
-                return await function(*arguments(given, named))
+                return await function(*values)
         except _SPOKEN:
             raise
         except TimeoutError as error:
@@ -72,7 +71,41 @@ def bind(driver: Driver, name: str, declared: Callable[..., Any], impl: pluggy.H
         except Exception as error:
             raise blame(error, f"{type(error).__name__}: {error}") from error
 
-    return acall
+    return acall if is_async(declared) else call
+
+
+def _arguments(declared: Callable[..., Any], impl: pluggy.HookImpl) -> Callable[[tuple[Any, ...], dict[str, Any]], Sequence[Any]]:
+    """Return what turns a call by the contract into the arguments that *impl* takes, in its order.
+
+    A plugin takes the arguments that it wants. One that it gives a default itself is passed where the contract has it, so that a plugin
+    can be written for a newer contract and run on an older one. Calling against the contract is our own TypeError, never its fault.
+    """
+    parameters = list(inspect.signature(declared).parameters.values())[1:]
+    names = tuple(p.name for p in parameters)
+    defaults = {p.name: p.default for p in parameters if p.default is not _EMPTY}
+    wanted = (*impl.argnames, *_known(impl.kwargnames, names))
+    places = tuple(names.index(name) for name in wanted)
+    as_it_is, count = places == tuple(range(len(names))), len(names)
+
+    def arrange(given: tuple[Any, ...], named: dict[str, Any]) -> Sequence[Any]:
+        if len(given) != count or named:
+            values = defaults | dict(zip(names, given, strict=False)) | named
+            if len(given) > count or len(values) != count or values.keys() - set(names):
+                raise TypeError(f"{declared.__qualname__}() takes {', '.join(names) or 'nothing'}")
+            given = tuple(values[name] for name in names)
+        return given if as_it_is else [given[place] for place in places]
+
+    return arrange
+
+
+def _known(optional: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the leading arguments of *optional* that the contract has: a gap cannot be jumped when they are passed by position."""
+    known = []
+    for name in optional:
+        if name not in names:
+            break
+        known.append(name)
+    return known
 
 
 class Choir:
@@ -80,7 +113,7 @@ class Choir:
 
     An answer hook (``first``) asks in order and returns the first answer that is not None. A notice (``IGNORE``) is told to all
     at once and returns when all have heard it or failed. Any other hook asks in order and returns the list of answers; a ``Reject``
-    ends it, and where the terms say ``DENY`` so does a fault.
+    ends it, and where the terms say ``DENY`` any other failure is one.
     """
 
     def __init__(self, spec: Spec[Any], drivers: Sequence[Driver]) -> None:
@@ -94,7 +127,7 @@ class Choir:
                 setattr(self, name, lambda *given, _voices=voices, **named: [voice(*given, **named) for voice in _voices])
 
 
-def _choose(voices: Sequence[Callable[..., Any]], terms: Terms, first: bool) -> Callable[..., Any]:
+def _choose(voices: Sequence[Callable[..., Any]], terms: Terms, first: bool) -> Callable[..., Awaitable[Any]]:
     async def notify(*given: Any, **named: Any) -> None:
         await asyncio.gather(*(_quietly(voice, given, named) for voice in voices))
 
@@ -106,6 +139,10 @@ def _choose(voices: Sequence[Callable[..., Any]], terms: Terms, first: bool) -> 
             except PluginFault as fault:
                 if terms.on_error is OnError.DENY:
                     raise Reject(f"The plugin {fault.plugin} could not decide; ask your administrator to look at it.") from fault
+                raise
+            except Failure as failure:
+                if terms.on_error is OnError.DENY:
+                    raise Reject(failure.message) from failure
                 raise
             if first and answer is not None:
                 return answer

@@ -7,10 +7,6 @@ class PluginError(Exception):
     """Base of every fault that the host raises."""
 
 
-class Duplicate(PluginError):
-    """Two distributions offer the same name in one group."""
-
-
 class Incompatible(PluginError):
     """The plugin does not fit the contract that it advertises."""
 
@@ -20,7 +16,7 @@ class Missing(PluginError):
 
 
 class PluginFault(PluginError):
-    """A plugin failed while it was called. plugin: its id. hook: which call. The cause is chained."""
+    """A plugin failed while it was called. plugin: its id. dist: who ships it. hook: which call. The cause is chained."""
 
     def __init__(self, plugin: str, dist: str, hook: str, problem: str) -> None:
         super().__init__(f"{plugin} ({dist}) failed in {hook}: {problem}")

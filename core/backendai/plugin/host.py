@@ -15,7 +15,7 @@ import pluggy
 from backendai.plugin.call import Choir, Driver, OnFault, bind
 from backendai.plugin.discovery import Candidate, find
 from backendai.plugin.errors import Incompatible, Missing
-from backendai.spec import Arity, Skip, Spec, is_async
+from backendai.spec import Skip, Spec, is_async
 
 log = logging.getLogger(__name__)
 C = TypeVar("C")
@@ -68,17 +68,28 @@ class PluginHost:
         self.rows: list[Row] = []
 
     async def start(self) -> None:
-        """Bring every plugin up; raise ``Missing`` when a required one is not."""
-        for spec in self._specs:
-            manager = _manager(spec)
-            for found in sorted(find(spec, self._settings.disabled), key=self._rank):
-                self.rows.append(await self._bring_up(found, _manager(spec) if spec.arity is Arity.ONE else manager))
-            self._choirs[spec.id] = Choir(spec, list(self._drivers[spec.id].values()))
-        why = {row.id: row.why for row in self.rows if row.state is not State.UP}
-        up = {row.id for row in self.rows} - why.keys()
-        if lacking := sorted(self._settings.required - up):
+        """Bring every plugin up; raise ``Missing`` when a required one is not. Whatever it raises, nothing is left up."""
+        try:
+            for spec in self._specs:
+                for found in sorted(find(spec, self._settings.disabled), key=self._rank):
+                    self.rows.append(await self._bring_up(found))
+                self._choirs[spec.id] = Choir(spec, list(self._drivers[spec.id].values()))
+            self._check_settings()
+        except BaseException:
             await self.stop()
-            raise Missing("; ".join(f"{id} is required: {why.get(id, 'not installed')}" for id in lacking))
+            raise
+
+    def _check_settings(self) -> None:
+        """Raise ``Missing`` when a required plugin is not up, and warn of settings for a plugin that nobody has installed."""
+        rows, settings = {row.id: row for row in self.rows}, self._settings
+        named = {*settings.disabled, *settings.order, *settings.options}
+        ours = tuple(f"{spec.id}." for spec in self._specs)
+        for id in sorted(id for id in named if id.startswith(ours) and id not in rows):
+            log.warning("the configuration names the plugin %s, which is not installed", id)
+        lacking = sorted(id for id in settings.required if id not in rows or rows[id].state is not State.UP)
+        if lacking:
+            why = {id: f"{rows[id].state}: {rows[id].why}" if id in rows else "not installed" for id in lacking}
+            raise Missing("; ".join(f"{id} is required and is {why[id]}" for id in lacking))
 
     async def stop(self) -> None:
         """Stop in reverse; one plugin's failure never keeps another up."""
@@ -113,7 +124,7 @@ class PluginHost:
         order = list(self._settings.order)
         return (order.index(found.id) if found.id in order else len(order), found.name)
 
-    async def _bring_up(self, found: Candidate, manager: pluggy.PluginManager) -> Row:
+    async def _bring_up(self, found: Candidate) -> Row:
         row = Row(found.id, found.dist, found.version, State.BROKEN, found.error)
         if found.off:
             row.state, row.why = State.OFF, "disabled by the configuration"
@@ -121,7 +132,7 @@ class PluginHost:
             return row
         try:
             row.plugin = configure(found, self._settings.options.get(found.id, {}))
-            driver = connect(found.spec, manager, found, row.plugin, self._on_fault)
+            driver = connect(found, row.plugin, self._on_fault)
             await _lifecycle(row.plugin, "setup")
         except Skip as skip:
             row.state, row.why = State.SKIP, skip.reason
@@ -134,12 +145,6 @@ class PluginHost:
         return row
 
 
-def _manager(spec: Spec[Any]) -> pluggy.PluginManager:
-    manager = pluggy.PluginManager("backendai")
-    manager.add_hookspecs(spec.contract)
-    return manager
-
-
 def configure(found: Candidate, given: Mapping[str, Any]) -> Any:
     """Build the plugin with its options; raise ``Incompatible`` with the option named when one is unknown or ill-typed."""
     shape: Any = getattr(found.factory, "Config", None)
@@ -149,26 +154,33 @@ def configure(found: Candidate, given: Mapping[str, Any]) -> Any:
     if shape is None:
         return found.factory()
     try:
-        return found.factory(msgspec.convert(dict(given), shape))
+        config = msgspec.convert(dict(given), shape)
     except msgspec.ValidationError as error:
-        raise Incompatible(f"option {str(error).rpartition('`$.')[2].rstrip('`')}: {error}") from error
+        problem, _, path = str(error).partition(" - at `$.")
+        raise Incompatible(f"option {path.rstrip('`')}: {problem}" if path else f"options: {problem}") from error
+    return found.factory(config)
 
 
-def connect(spec: Spec[Any], manager: pluggy.PluginManager, found: Candidate, plugin: Any, on_fault: OnFault | None) -> Driver:
-    """Register the plugin with pluggy, which checks the arguments; check completeness and colour; return the callable driver."""
+def connect(found: Candidate, plugin: Any, on_fault: OnFault | None) -> Driver:
+    """Have pluggy check the plugin's hooks and arguments; check completeness and colour; return the callable driver."""
+    spec = found.spec
+    manager = pluggy.PluginManager("backendai")  # one for each: what a plugin does wrong is nobody else's trouble
+    manager.add_hookspecs(spec.contract)
     try:
         manager.register(plugin, name=found.name)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise Incompatible(str(error).splitlines()[-1].strip()) from error
-    driver = Driver(found.id, found.dist)
+        raise Incompatible(str(error).splitlines()[-1].strip().partition(" in plugin <")[0]) from error
+    driver = Driver(found.id, f"{found.dist} {found.version}")
     for name, declared in spec.hooks().items():
         terms = spec.terms()[name]
-        impl = next((i for i in getattr(manager.hook, name).get_hookimpls() if i.plugin is plugin), None)
+        impl = next(iter(getattr(manager.hook, name).get_hookimpls()), None)
         if impl is None:
             if not terms.optional:
                 raise Incompatible(f"{name}() is not implemented")
             continue
+        if impl.wrapper or impl.hookwrapper:
+            raise Incompatible(f"{name}() is a wrapper; a plugin may not change what others answer")
         if is_async(impl.function) is not is_async(declared):
             raise Incompatible(f"{name}() must {'' if is_async(declared) else 'not '}be async")
         setattr(driver, name, bind(driver, name, declared, impl, terms, on_fault))
@@ -177,6 +189,12 @@ def connect(spec: Spec[Any], manager: pluggy.PluginManager, found: Candidate, pl
 
 async def _lifecycle(plugin: Any, verb: str) -> None:
     """Await the plugin's ``setup`` or ``teardown`` if it has one."""
-    if (method := getattr(plugin, verb, None)) is not None:
-        async with asyncio.timeout(LIFECYCLE_DEADLINE_S):
+    if (method := getattr(plugin, verb, None)) is None:
+        return
+    if not is_async(method):
+        raise Incompatible(f"{verb}() must be async")
+    try:
+        async with asyncio.timeout(LIFECYCLE_DEADLINE_S) as limit:
             await method()
+    except TimeoutError as error:
+        raise TimeoutError(f"{verb}() did not end within {LIFECYCLE_DEADLINE_S:g} s" if limit.expired() else str(error)) from error

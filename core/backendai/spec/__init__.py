@@ -44,7 +44,7 @@ class Reject(Exception):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = reason or "A policy of this site refused it and did not say why."
 
 
 class Skip(Exception):
