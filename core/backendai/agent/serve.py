@@ -96,20 +96,45 @@ async def _run(node: Node, http: aiohttp.ClientSession) -> AsyncIterator[AgentHa
             for part in (reconciler.run(), link.run(), _measure(node, reconciler), _refresh(node)):
                 group.create_task(part)
 
-    task, caller = asyncio.create_task(work()), asyncio.current_task()
-    assert caller is not None  # a coroutine runs in a task
-    task.add_done_callback(lambda done: None if done.cancelled() else caller.cancel("the agent has failed"))
+    task = asyncio.create_task(work())
     try:
-        yield AgentHandle(node.id, node.config.name, node.runtime_name, reconciler, link, streams)
+        async with _ended_by(task):
+            yield AgentHandle(node.id, node.config.name, node.runtime_name, reconciler, link, streams)
+    finally:
+        task.cancel()
+        await streams.close()
+        await asyncio.wait([task], timeout=END_S)
+        failure = task.exception() if task.done() and not task.cancelled() else None
+    if failure is not None:  # while the block ended by itself
+        raise failure
+
+
+@asynccontextmanager
+async def _ended_by(task: asyncio.Task[None]) -> AsyncIterator[None]:
+    """End the block when *task* fails, by raising what failed; once the block is being left, nothing is cancelled any more."""
+    caller = asyncio.current_task()
+    assert caller is not None  # a coroutine runs in a task
+    before, inside, struck = caller.cancelling(), True, False
+
+    def strike(done: asyncio.Task[None]) -> None:
+        nonlocal struck
+        if inside and not done.cancelled():
+            struck = True
+            caller.cancel("the agent has failed")
+
+    task.add_done_callback(strike)
+    try:
+        yield
     except asyncio.CancelledError:
-        if task.done():
-            caller.uncancel()
-            task.result()  # raises what went wrong
+        if struck:
+            struck = False
+            if caller.uncancel() <= before:  # nobody else wants the caller to end
+                task.result()
         raise
     finally:
-        await streams.close()
-        task.cancel()
-        await asyncio.wait([task], timeout=END_S)
+        inside = False
+        if struck:
+            caller.uncancel()
 
 
 async def _make_node(config: AgentConfig, host: PluginHost) -> Node:

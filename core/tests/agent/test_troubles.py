@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from backendai.agent import health, life, pump, reconcile
+from backendai.agent import health, life, pump, reconcile, serve
 from backendai.agent.output import Output
 from backendai.model.errors import Failure
 from backendai.plugin.errors import PluginFault
@@ -183,3 +183,45 @@ async def test_ending_the_agent_waits_for_nobody(world: Any) -> None:
             await world.manager.put(order)
             await world.manager.until_state(KernelState.PREPARING, order)
     assert not world.engine.boxes
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_failure_while_the_agent_is_left_is_told_as_what_it_is(world: Any, monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    fail, me = asyncio.Event(), asyncio.current_task()
+
+    async def failing(*_: Any) -> None:
+        await fail.wait()
+        raise ArithmeticError("the clock is wrong")
+
+    monkeypatch.setattr(serve, "_refresh", failing)
+    told = False
+    try:
+        async with world.agent():
+            fail.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+    except ExceptionGroup as group:
+        told = group.subgroup(ArithmeticError) is not None
+    assert told or turns < 2  # before that the block may be over first
+    assert me is not None and not me.cancelling()
+    await asyncio.sleep(0)  # nothing comes after it
+
+
+async def test_who_ends_the_caller_is_obeyed_even_when_the_agent_fails_too(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail = asyncio.Event()
+
+    async def failing(*_: Any) -> None:
+        await fail.wait()
+        raise ArithmeticError("the clock is wrong")
+
+    async def caller() -> None:
+        async with world.agent():
+            fail.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(serve, "_refresh", failing)
+    task = asyncio.create_task(caller())
+    await asyncio.wait_for(fail.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
