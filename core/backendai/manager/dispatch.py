@@ -78,9 +78,13 @@ class Dispatch:
     async def tell_all(self, channel: Channel, welcome: Welcome | None = None) -> None:
         """Send the whole desired set as it is now, after *welcome* when the conversation begins."""
         channel.whole, channel.stale = False, True
-        while channel.stale:
-            channel.stale = False
-            orders = await self.desired_of(channel.link.agent_id)
+        try:
+            while channel.stale:
+                channel.stale = False
+                orders = await self.desired_of(channel.link.agent_id)
+        except BaseException:
+            channel.link.close("the manager cannot say what it wants; connect anew")
+            raise
         if self.channels.get(channel.link.agent_id) is channel:  # else it has gone, or connected once more
             channel.whole = True
             if welcome is not None:

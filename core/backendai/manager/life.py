@@ -20,6 +20,7 @@ NEVER_RAN = "It was stopped by its owner before it ran."
 _ORDER = (S.SCHEDULED, S.PREPARING, S.STARTING, S.RUNNING, S.TERMINATING)
 _REACHED = {KernelState.PREPARING: S.PREPARING, KernelState.STARTING: S.STARTING, KernelState.RUNNING: S.RUNNING}
 _TOO_LONG = {S.PREPARING: "Fetching its image", S.STARTING: "Making its container"}
+_SHELL = {126: ": most likely its program cannot be run", 127: ": most likely there is no such program"}  # what shells mean by them
 _spec_decoder = msgspec.json.Decoder(SessionSpec)
 _slots_decoder = msgspec.json.Decoder(dict[str, int])
 
@@ -115,9 +116,9 @@ def overdue(held: Held, present: bool, new_kernel: str, now: float) -> Held | No
     """Act on a state that has lasted too long. present: its agent is connected. new_kernel: an id for another try."""
     if held.deadline is None or held.deadline > now:
         return None
+    if not present:  # nobody can say how far it is, and a command is run at most once: wait until the agent is back or lost
+        return replace(held, deadline=now + DEADLINES[S(held.state)])
     if held.state == S.SCHEDULED:
-        if not present:  # it may have begun there, and a command is run at most once: wait until the agent is back or lost
-            return replace(held, deadline=now + DEADLINES[S.SCHEDULED])
         said = f"The agent did not begin within {format_seconds(DEADLINES[S.SCHEDULED])}; it is back in the queue."
         return replace(held, state=S.PENDING, deadline=None, reason=said, agent_id=None, kernel=new_kernel, kernel_agent=None,
                        holds=False, kernel_state="", container="")
@@ -149,7 +150,7 @@ def _later(known: str, seen: KernelState) -> str:
 def _exited(held: Held, seen: Observed, now: float) -> Held:
     """Record the result; what it used is still being removed."""
     base = replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING], kernel_exit=seen.exit_code,
-                   ended_at=seen.ended_at or now)
+                   ended_at=_end(held, seen.ended_at or now))
     if held.doomed:
         return base
     _, result, reason = verdict(held, seen)
@@ -179,7 +180,13 @@ def _unconfirmed(held: Held, said: str, now: float) -> Held:
 
 
 def _final(held: Held, state: SessionState, result: Result | str | None, reason: str, now: float) -> Held:
-    return replace(held, state=state, result=result, reason=reason, hold="", deadline=None, holds=False, ended_at=held.ended_at or now)
+    return replace(held, state=state, result=result, reason=reason, hold="", deadline=None, holds=False,
+                   ended_at=_end(held, held.ended_at or now))
+
+
+def _end(held: Held, at: float) -> float:
+    """Return when it ended, never before it began: the two times may come from two clocks."""
+    return at if held.started_at is None else max(at, held.started_at)
 
 
 def verdict(held: Held, seen: Observed) -> tuple[SessionState, Result | None, str]:
@@ -216,4 +223,4 @@ def _by_itself(held: Held, exit_code: int, why: str) -> str:
         memory = held.amounts.get("mem", 0)
         return f"It ran out of memory ({format_bytes(memory)}); ask for more with -r {format_slots({'mem': memory * 2})}."
     what = "The command" if held.type == SessionType.BATCH else "Its main process"
-    return f"{what} ended with {exit_code}."
+    return f"{what} ended with {exit_code}{_SHELL.get(exit_code, '')}."

@@ -32,6 +32,7 @@ from backendai.wire.link import Advance, Beat, Hello, KernelOrder, Report
 
 log = logging.getLogger(__name__)
 RESYNC_S = 10.0  # the safety net: a look without any event
+AGAIN_S = 0.1  # after a lost race
 HOLD_S = 1.0  # a hold that changes is written at most this often; the first one at once
 
 
@@ -50,7 +51,7 @@ class Orchestrator:
 
     async def run(self) -> None:
         """Orchestrate for ever. May be called again after a failure: it begins with what the database says."""
-        await self._begin()
+        await self.begin()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reports.run(), name="reports")
             group.create_task(self._look_for_ever(), name="passes")
@@ -82,7 +83,7 @@ class Orchestrator:
         """Return everything that an agent should have."""
         return await self._settler.dispatch.desired_of(agent_id)
 
-    async def _begin(self) -> None:
+    async def begin(self) -> None:
         """Forget what was in memory, make the ledger true, and tell every agent anew."""
         channels = self._settler.dispatch.channels
 
@@ -103,7 +104,7 @@ class Orchestrator:
     async def _look_for_ever(self) -> None:
         resync = True
         while True:
-            await self._pass(resync)
+            await self.look_once(resync)
             try:
                 async with asyncio.timeout(self._next):
                     await self._context.bus.wait_for_wake()
@@ -111,14 +112,20 @@ class Orchestrator:
             except TimeoutError:
                 resync = True
 
-    async def _pass(self, resync: bool) -> None:
-        """Look once, and act on what is found."""
+    async def write_reports(self) -> None:
+        """Write what agents have said so far."""
+        await self._reports.flush()
+
+    async def look_once(self, resync: bool = True) -> None:
+        """Look, and act on what is found. resync: work out, too, when the next deadline is."""
+        self._settler.check()
         context = self._context
         now = context.heartbeat = context.clock()
         self._next = RESYNC_S
         moment = await context.store.read(lambda connection: look(connection, now, self._planner.knows, resync))
         if moment.due:
             await self._settler.commit(lambda tx: self._settle(tx, moment.due))
+        await self._see_off(moment.nodes)
         await self._lose(moment.nodes, now)
         if moment.nearest is not None:
             self._wait_at_most(moment.nearest - now)
@@ -137,6 +144,13 @@ class Orchestrator:
                 changes.append((held, after))
         await write(tx, changes, now)
         return Decided(tuple(changes))
+
+    async def _see_off(self, nodes: Sequence[Node]) -> None:
+        """Mark as absent whoever left without our being able to write it down."""
+        for node in nodes:
+            if node.connected and node.agent.id not in self._settler.dispatch.channels:
+                await self._reception.see_off(node.agent.id)
+                self._context.bus.wake()  # to look again, with that agent away
 
     async def _lose(self, nodes: Sequence[Node], now: float) -> None:
         """Give up what agents hold that have been away for too long, counted from our own start at the earliest."""
@@ -165,6 +179,8 @@ class Orchestrator:
         if proposal.placed or proposal.refused or holds:
             decided = await self._settler.commit(lambda tx: self._commit(tx, proposal, holds))
             self._planner.placed(decided.changes)
+            if sum(after.holds for _, after in decided.changes) < len(proposal.placed):
+                self._wait_at_most(AGAIN_S)
             self._planner.said(holds)
             for id in holds:
                 self._context.bus.changed(id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 
 from backendai.manager import life
 from backendai.manager.context import Context
@@ -12,10 +13,10 @@ from backendai.manager.reports import apply
 from backendai.manager.settle import Decided, Settler
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.nodes import forget, join, leave, note, unknown_logs
-from backendai.manager.store.placement import find_holding, write
+from backendai.manager.store.placement import Change, find_holding, write
 from backendai.manager.store.schema import kernels
 from backendai.model.errors import Failure
-from backendai.wire.link import Beat, Hello, KernelState, Observed, Welcome
+from backendai.wire.link import Beat, Hello, Welcome
 
 log = logging.getLogger(__name__)
 NOTED_S = 30.0  # how old an agent's ``last_seen`` may become while nothing else changes
@@ -57,15 +58,25 @@ class Reception:
     async def gone(self, link: Link) -> None:
         """Note that a link has ended; its agent's sessions stay as they are for a while."""
         channel = self._channels.get(link.agent_id)
-        if channel is None or channel.link is not link:
+        if channel is not None and channel.link is not link:
             return
-        del self._channels[link.agent_id]
-        self._context.live.links.pop(link.agent_id, None)
+        if channel is not None:
+            del self._channels[link.agent_id]
+            self._context.live.links.pop(link.agent_id, None)
         try:
-            await self._context.store.write(lambda tx: leave(tx, link.agent_id, self._context.clock()))
-        except Failure as error:  # we are stopping: the next start marks everybody as absent
+            await self.see_off(link.agent_id)  # even without a channel: its hello may be written, and its end came meanwhile
+        except Failure as error:  # without a database; a later look sees it off
             log.debug("the end of a link was not written: %s", error)
         self._context.bus.wake()
+
+    async def see_off(self, agent_id: str) -> None:
+        """Write down that an agent is absent, unless it is here."""
+
+        async def job(tx: Tx) -> None:
+            if agent_id not in self._channels:
+                await leave(tx, agent_id, self._context.clock())
+
+        await self._context.store.write(job)
 
     async def beat(self, agent_id: str, beat: Beat) -> None:
         """Take a sign of life; only what changed is written."""
@@ -93,17 +104,20 @@ class Reception:
         namesake = await join(tx, hello, self._channels.keys(), now)
         replaced = await self._replace(tx, namesake, hello.name, now) if namesake else ()
         told = {(hello.agent, seen.kernel): seen for seen in hello.kernels}
-        for held in await find_holding(tx.connection, kernels.c.agent_id == hello.agent):
-            if held.kernel_state and (hello.agent, held.kernel) not in told:  # it had it once; one that it never had is ordered again
-                told[hello.agent, held.kernel] = Observed(held.kernel, KernelState.GONE, code="unavailable",
-                                                          error=f"The agent {hello.name} came back without it.")
+        lost = [held for held in await find_holding(tx.connection, kernels.c.agent_id == hello.agent)
+                if held.kernel_state and (hello.agent, held.kernel) not in told]  # what it never had is ordered again
+        without = await self._give_up(tx, lost, f"The agent {hello.name} came back without it.", now)
         decided = await apply(tx, told, now)
-        return Decided(replaced + decided.changes, decided.unwanted, await unknown_logs(tx, hello.logs))
+        return Decided((*replaced, *without, *decided.changes), decided.unwanted, await unknown_logs(tx, hello.logs))
 
-    async def _replace(self, tx: Tx, agent_id: str, name: str, now: float) -> tuple[tuple[life.Held, life.Held], ...]:
+    async def _replace(self, tx: Tx, agent_id: str, name: str, now: float) -> Sequence[Change]:
         """End what an absent agent held whose name was taken over, and forget it."""
         held = await find_holding(tx.connection, kernels.c.agent_id == agent_id)
-        changes = [(one, after) for one in held if (after := life.lose(one, f"The agent {name} was replaced by a new one.", now))]
-        await write(tx, changes, now)
+        changes = await self._give_up(tx, held, f"The agent {name} was replaced by a new one.", now)
         await forget(tx, agent_id)
-        return tuple(changes)
+        return changes
+
+    async def _give_up(self, tx: Tx, lost: Sequence[life.Held], said: str, now: float) -> Sequence[Change]:
+        changes = [(held, after) for held in lost if (after := life.lose(held, said, now)) is not None]
+        await write(tx, changes, now)
+        return changes

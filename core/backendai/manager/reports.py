@@ -35,15 +35,19 @@ class Reports:
         self._bell.set()
         while True:
             await self._bell.wait()
-            self._bell.clear()
-            batch, self._waiting = self._waiting, {}
-            if not batch:
-                continue
-            try:
-                await self._settler.commit(lambda tx, batch=batch: apply(tx, batch, self._context.clock()))  # type: ignore[misc]  # a bound default
-            except BaseException:
-                self._waiting = batch | self._waiting
-                raise
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits."""
+        self._bell.clear()
+        batch, self._waiting = self._waiting, {}
+        if not batch:
+            return
+        try:
+            await self._settler.commit(lambda tx: apply(tx, batch, self._context.clock()))
+        except BaseException:
+            self._waiting = batch | self._waiting
+            raise
 
 
 async def apply(tx: Tx, batch: Batch, now: float) -> Decided:

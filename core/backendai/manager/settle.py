@@ -32,20 +32,35 @@ class Settler:
         self.dispatch = Dispatch(context)
         self.leases = Leases()
         self.notices = Notices(context)
+        self._failed: Exception | None = None
 
     async def commit(self, decide: Callable[[Tx], Awaitable[Decided]]) -> Decided:
         """Run *decide*, which reads, writes and returns what it wrote; it may be run more than once."""
 
-        async def job(tx: Tx) -> tuple[Decided, tuple[tuple[str, Session], ...]]:
+        async def job(tx: Tx) -> Decided:
             decided = await decide(tx)
-            return decided, await self.notices.gather(tx.connection, decided.changes)
+            told = await self.notices.gather(tx.connection, decided.changes)
+            tx.after(lambda: self._follow(decided, told))  # whoever asked for it may be gone by then
+            return decided
 
-        decided, told = await self._context.store.write(job)
-        self.leases.note(decided.changes)
-        self.dispatch.tell(decided.changes, decided.unwanted)
-        self._ring(decided.changes)
-        self.notices.tell(told)
-        return decided
+        return await self._context.store.write(job)
+
+    def check(self) -> None:
+        """Raise what kept memory from following a commit: then everything must begin anew, with what the database says."""
+        if self._failed is not None:
+            error, self._failed = self._failed, None
+            raise error
+
+    def _follow(self, decided: Decided, told: Sequence[tuple[str, Session]]) -> None:
+        """Do what a commit means beyond the database."""
+        try:
+            self.leases.note(decided.changes)
+            self.dispatch.tell(decided.changes, decided.unwanted)
+            self._ring(decided.changes)
+            self.notices.tell(told)
+        except Exception as error:
+            self._failed = error
+            self._context.bus.wake()
 
     def _ring(self, changes: Sequence[Change]) -> None:
         """Wake whoever waits for one of these sessions, and the orchestrator when capacity came back."""

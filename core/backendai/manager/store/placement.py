@@ -128,12 +128,14 @@ async def grant(tx: Tx, placed: Sequence[Change], now: float) -> tuple[Change, .
     places = sorted({after.agent_id for _, after in placed if after.agent_id})
     waits = {row[0] for row in await tx.connection.execute(_WAITS.with_for_update(), {"ids": ids})}
     room: dict[tuple[str, str], int] = {}
+    well: set[str] = set()
     for row in await tx.connection.execute(_ROOM.with_for_update(of=agent_slots), {"ids": places}):
         room[row[0], row[1]] = row[2] - row[3]
+        well.add(row[0])
     granted: list[Change] = []
     for before, after in placed:
         wanted = {(str(after.agent_id), name): amount for name, amount in after.amounts.items() if amount}
-        if before.id in waits and all(room.get(key, 0) >= amount for key, amount in wanted.items()):
+        if before.id in waits and after.agent_id in well and all(room.get(key, 0) >= amount for key, amount in wanted.items()):
             for key, amount in wanted.items():
                 room[key] -= amount
             granted.append((before, after))
