@@ -1,0 +1,148 @@
+"""One kept connection to a manager, from the standard library."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from backendai.client.calls import Call, failure
+from backendai.model.errors import Failure
+
+CONNECT_S = 10.0
+ANSWER_S = 100.0  # the server lets a request wait for 60 s
+KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # notices a peer that is gone while a stream is silent
+PIECE = 64 * 1024
+
+
+class Http:
+    """Sends calls to *url* with *token*, one after the other. Use one in each thread; a stream takes a connection of its own."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self._token = token
+        self._parts = urlsplit(url)
+        self._kept: http.client.HTTPConnection | None = None
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def ask(self, call: Call[Any]) -> bytes:
+        """Send *call* and return the body of the answer; raise ``Failure`` when it is an error, or when nobody answers."""
+        for fresh in (False, True):
+            stale = self._kept is not None and not fresh
+            connection = self._kept if stale else None
+            if connection is None:
+                connection = self._connect(ANSWER_S)
+            try:
+                connection.request(call.method, self._parts.path + call.target, call.payload(), call.headers(self._token))
+                answer = connection.getresponse()
+                data = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                self._kept = None
+                if stale and call.repeatable:
+                    continue  # the server had closed the kept connection
+                raise self._broken(error) from error
+            self._kept = connection
+            if answer.status >= 400:
+                raise failure(answer.status, data)
+            return data
+        raise AssertionError("the second turn returns or raises")
+
+    def stream(self, call: Call[Any], body: Iterable[bytes] | None = None,
+               headers: dict[str, str] | None = None) -> Generator[bytes, None, None]:
+        """Send *call*, with *body* piece by piece, and yield the answer as it comes; raise ``Failure`` when it breaks off."""
+        connection = self._connect(None)
+        try:
+            given = {**call.headers(self._token), **(headers or {})}
+            answer = self._begin(connection, call, body, given)
+            if answer.status >= 400:
+                raise failure(answer.status, answer.read())
+            while piece := answer.read1(PIECE):
+                yield piece
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(error) from error
+        finally:
+            connection.close()
+
+    def _begin(self, connection: http.client.HTTPConnection, call: Call[Any], body: Iterable[bytes] | None,
+               headers: dict[str, str]) -> http.client.HTTPResponse:
+        target = self._parts.path + call.target
+        if body is None:
+            connection.request(call.method, target, call.payload(), headers)
+            return connection.getresponse()
+        try:
+            connection.request(call.method, target, body, {**headers, "Transfer-Encoding": "chunked"}, encode_chunked=True)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused before it was all sent; the answer says why
+        return connection.getresponse()
+
+    def _connect(self, timeout_s: float | None) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(self._parts.hostname or "", self._parts.port, timeout=CONNECT_S)
+        try:
+            connection.connect()
+        except OSError as error:
+            raise Failure("unreachable", f"Nobody answers at {self.url} ({error.strerror or error}). {self._hint()}") from error
+        connection.sock.settimeout(timeout_s)
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                connection.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        return connection
+
+    def _hint(self) -> str:
+        if self._parts.hostname in ("localhost", "127.0.0.1", "::1"):
+            return "Start the platform with `bai up`, or log in elsewhere with `bai login URL`."
+        return "Is the address right, and the manager up? `bai login URL` changes it."
+
+    def _broken(self, error: Exception) -> Failure:
+        if isinstance(error, TimeoutError):
+            return Failure("deadline", f"{self.url} did not answer within {ANSWER_S:g} s; try again.")
+        return Failure("unreachable", f"The connection to {self.url} broke off ({type(error).__name__}); try again.")
+
+
+def read_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a stream, without their ends."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def read_json_lines(pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield each line's object; raise the ``Failure`` that the last line tells of."""
+    done = False
+    for line in filter(None, read_lines(pieces)):
+        given: dict[str, Any] = json.loads(line)
+        if "error" in given:
+            raise told(given["error"])
+        done = done or bool(given.get("done"))
+        yield given
+    if not done:
+        raise Failure("unreachable", "The answer broke off before its end; try again.")
+
+
+def told(error: dict[str, Any]) -> Failure:
+    """Return the failure that a stream's last words tell of."""
+    return failure(500, json.dumps({"code": error.get("code"), "detail": error.get("message")}).encode())
+
+
+def read_events(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the data of each server-sent event; comments and retry times are passed over."""
+    data: list[bytes] = []
+    for line in read_lines(pieces):
+        if line.startswith(b"data:"):
+            data.append(line[5:].lstrip(b" "))
+        elif not line.strip() and data:
+            yield b"\n".join(data)
+            data = []
