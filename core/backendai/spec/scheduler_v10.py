@@ -20,7 +20,7 @@ Amounts = tuple[int, ...]  # one amount for each name in ``QueueView.slots``, in
 class Waiting:
     """A session that waits. kernels: what each of its containers needs. submitted_at: seconds since the epoch.
 
-    time_limit_s: how long it may run, None for no limit.
+    user, project: ids. priority: a higher one is more urgent. time_limit_s: how long it may run, None for no limit.
     """
 
     id: str
@@ -34,7 +34,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A session that holds capacity. agents: where each of its kernels is. ends_by: when it must have ended, None if unknown."""
+    """A session that holds capacity. kernels: what each of its containers has. agents: where each of them is.
+
+    started_at, ends_by: seconds since the epoch; ends_by is when it must have ended, None if unknown.
+    """
 
     id: str
     user: str
@@ -57,7 +60,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """One resource group at one moment. waiting is in the order of submission. options: the group's own for this scheduler."""
+    """One resource group at one moment.
+
+    now: seconds since the epoch. slots: the names that amounts go by. waiting: in the order of submission. holding: who has capacity.
+    nodes: every agent that may be used. usage: how much each user has used before, 0 and up, comparable among users; who is left
+    out has used nothing.
+    """
 
     now: float
     slots: tuple[str, ...]
