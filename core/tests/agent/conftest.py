@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -328,9 +328,9 @@ class Manager:
                     self.observed = {seen.kernel: seen for seen in hello.kernels}
                     self.history += hello.kernels
                     await socket.send_bytes(link.encode(Welcome(self.cluster, self.purge, beat_s=0.2)))
+                    self.sockets.append(socket)
                     if self.tells:
                         await self.send(Desired(self.next(), True, tuple(self.orders.values())), socket)
-                    self.sockets.append(socket)
                 case link.Report(_, kernels):
                     self.history += kernels
                     self.observed |= {seen.kernel: seen for seen in kernels}
@@ -354,7 +354,8 @@ class Manager:
         return self.generation
 
     async def send(self, message: link.Message, socket: web.WebSocketResponse | None = None) -> None:
-        await (socket or self.sockets[-1]).send_bytes(link.encode(message))
+        with suppress(ConnectionError):  # an agent that has just gone is told anew when it comes back
+            await (socket or self.sockets[-1]).send_bytes(link.encode(message))
 
     async def put(self, *orders: KernelOrder) -> None:
         self.orders |= {order.kernel: order for order in orders}
