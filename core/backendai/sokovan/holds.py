@@ -12,6 +12,7 @@ from backendai.model.units import format_bytes
 from backendai.sokovan.snapshot import Array, Snapshot
 from backendai.spec.scheduler_v10 import Amounts, Outcome
 
+NAMED = 3  # agents in one sentence
 _Key = tuple[tuple[Amounts, ...], Outcome, frozenset[str]]
 
 
@@ -30,7 +31,9 @@ class Holds:
         """Say that no agent can be used at all."""
         if not self._idle:
             return "No agent is connected."
-        return f"No agent can take it: {'; '.join(f'{name}: {why}' for name, why in self._idle[:3])}."
+        some = [f"{name}: {why}" for name, why in self._idle[:NAMED]]
+        more = [f"and {len(self._idle) - NAMED} more"] if len(self._idle) > NAMED else []
+        return f"No agent can take it: {'; '.join(some + more)}."
 
     def turn(self) -> str:
         """Say that the scheduler did not try it."""
@@ -61,18 +64,18 @@ class Holds:
             column = table[:, i]
             if amount and not (column >= amount).any():
                 best = int(np.argmax(column))
+                asked, most = _apart(name, amount, int(column[best]))
                 more = "" if outcome is Outcome.BLOCKED else " It waits for a larger one."
-                return (f"{begin} {say_amount(name, amount)}: the most that one agent {have} is {_bare(name, int(column[best]))} "
-                        f"(agent {self._names[best]}).{more}")
-        together = " and ".join(say_amount(name, amount) for name, amount in wanted.items())
+                return f"{begin} {_of(name, asked)}: the most that one agent {have} is {most} (agent {self._names[best]}).{more}"
+        *most, last = [_of(name, _bare(name, amount)) for name, amount in wanted.items()]  # one alone would have been said above
+        together = f"{', '.join(most)} and {last}"
         return f"{begin} {together} on one agent; {none.replace('both', 'both' if len(wanted) == 2 else 'all of them')}."
 
 
-def say_amount(name: str, amount: int) -> str:
+def _of(name: str, number: str) -> str:
     """Write an amount of a slot for people: ``4 cores``, ``512m of memory``, ``2 cuda.device``."""
-    number = _bare(name, amount)
     if name == "cpu":
-        return f"{number} core" if amount == SCALE else f"{number} cores"
+        return f"{number} core" if number == "1" else f"{number} cores"
     return f"{number} of memory" if name == "mem" else f"{number} {name}"
 
 
@@ -80,6 +83,15 @@ def _bare(name: str, amount: int) -> str:
     if kind_of(name) is SlotKind.BYTES:
         return format_bytes(amount)
     return str(amount // SCALE) if amount % SCALE == 0 else f"{amount / SCALE:.3f}".rstrip("0")
+
+
+def _apart(name: str, asked: int, most: int) -> tuple[str, str]:
+    """Write two amounts, the first of which is larger, so that one sees it: 16 GiB and the 15.99 that a machine of 16 has."""
+    pair = _bare(name, asked), _bare(name, most)
+    for step, letter in ((1 << 20, "m"), (1 << 10, "k"), (1, "")):
+        if pair[0] == pair[1]:
+            pair = f"{-(-asked // step)}{letter}", f"{most // step}{letter}"
+    return pair
 
 
 def _fits(table: Array, amounts: Amounts) -> bool:

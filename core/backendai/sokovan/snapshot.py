@@ -75,7 +75,7 @@ class Snapshot:
 
 
 def take(now: float, waiting: Sequence[Request], agents: Sequence[Agent], holding: Sequence[Lease] = ()) -> Snapshot:
-    """Freeze the moment. Waiting sessions are ordered by submission, agents by id; slots by name."""
+    """Freeze the moment. Waiting sessions are ordered by submission, agents and holding sessions by id, slots by name."""
     slots = tuple(sorted({name for agent in agents for name in agent.capacity} | {name for r in waiting for k in r.kernels for name in k}))
     usable = sorted((agent for agent in agents if not agent.why), key=lambda agent: agent.id)
     capacity = _table([_vector(agent.capacity, slots) for agent in usable], len(slots))
@@ -87,7 +87,8 @@ def take(now: float, waiting: Sequence[Request], agents: Sequence[Agent], holdin
         waiting=tuple(Waiting(r.id, r.user, r.project, r.priority, r.submitted_at, tuple(_vector(k, slots) for k in r.kernels),
                               r.time_limit_s) for r in sorted(waiting, key=lambda r: (r.submitted_at, r.id))),
         holding=tuple(Holding(lease.id, lease.user, lease.project, lease.priority, lease.started_at,
-                              tuple(_vector(k, slots) for k in lease.kernels), lease.agents, lease.ends_by) for lease in holding))
+                              tuple(_vector(k, slots) for k in lease.kernels), lease.agents, lease.ends_by)
+                      for lease in sorted(holding, key=lambda lease: lease.id)))
     return Snapshot(
         view=view, names=tuple(agent.name for agent in usable), capacity=capacity, free=free,
         kernels=_frozen(np.array([agent.kernels for agent in usable], dtype=np.int64)),
