@@ -67,8 +67,8 @@ class Holds:
                 asked, most = _apart(name, amount, int(column[best]))
                 more = "" if outcome is Outcome.BLOCKED else " It waits for a larger one."
                 return f"{begin} {_of(name, asked)}: the most that one agent {have} is {most} (agent {self._names[best]}).{more}"
-        *most, last = [_of(name, _bare(name, amount)) for name, amount in wanted.items()]  # one alone would have been said above
-        together = f"{', '.join(most)} and {last}"
+        *first, last = [_of(name, _bare(name, amount)) for name, amount in wanted.items()]  # one alone would have been said above
+        together = f"{', '.join(first)} and {last}"
         return f"{begin} {together} on one agent; {none.replace('both', 'both' if len(wanted) == 2 else 'all of them')}."
 
 
