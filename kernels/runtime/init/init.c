@@ -3,13 +3,15 @@
  *
  *   init               idle; reap orphans; end with 0 on SIGTERM or SIGINT
  *   init -- ARGV...    run ARGV (looked up in PATH), pass signals on to it, reap orphans and end with its status:
- *                      128 + n for a death by signal n, 127 when there is no such program, 126 when it cannot be run
+ *                      128 + n for a death by signal n; 127 when there is no such program and 126 when it cannot be run, and it
+ *                      says so on stderr
  *
  * Build: cc -Os -static -nostdlib -ffreestanding -fno-builtin -fno-stack-protector -fno-pie -no-pie -o init init.c
  */
 
 #include <asm/unistd.h>
 #include <linux/errno.h>
+#include <linux/fcntl.h>
 #include <linux/prctl.h>
 #include <linux/signal.h>
 #include <linux/wait.h>
@@ -61,7 +63,11 @@ static long execute(char **argv, char **env) {
     static char full[4096];
     long error = -ENOENT;
     const char *path = search_path(env);
-    if (has_slash(argv[0])) return call(__NR_execve, (long)argv[0], (long)argv, (long)env, 0, 0);
+    if (!*argv[0]) return error;
+    if (has_slash(argv[0])) {
+        error = call(__NR_execve, (long)argv[0], (long)argv, (long)env, 0, 0);
+        return error == -ENOENT && call(__NR_faccessat, AT_FDCWD, (long)argv[0], 0, 0, 0) == 0 ? -ELIBACC : error;
+    }
     for (;;) {
         unsigned long n = 0;
         const char *name = argv[0];
@@ -78,11 +84,31 @@ static long execute(char **argv, char **env) {
     }
 }
 
+static void say(const char *text) {
+    unsigned long length = 0;
+    while (text[length]) length++;
+    call(__NR_write, 2, (long)text, length, 0, 0);
+}
+
+static const char *explain(long error) {
+    switch (-error) {
+    case ENOENT: return ": there is no such program\n";
+    case ELIBACC: return ": cannot be run: the interpreter or loader that it names is not there\n";
+    case EACCES: return ": cannot be run: it is no program, or this user may not run it\n";
+    case ENOEXEC: return ": cannot be run: it is no program of this machine, and has no #! line\n";
+    case E2BIG: return ": cannot be run: the arguments and the environment are too large\n";
+    default: return ": cannot be run\n";
+    }
+}
+
 static long spawn(char **argv, char **env, mask_t mask) {
     long child = call(__NR_clone, SIGCHLD, 0, 0, 0, 0);
     if (child) return child;
     set_mask(mask);
-    leave(execute(argv, env) == -ENOENT ? 127 : 126);
+    child = execute(argv, env);
+    say(argv[0]);
+    say(explain(child));
+    leave(child == -ENOENT ? 127 : 126);
 }
 
 /* Reap whatever has ended; leave with the status of our own child once it is among it. */

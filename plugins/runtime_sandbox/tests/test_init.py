@@ -22,16 +22,31 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "init")
 
 
-@pytest.mark.parametrize(("argv", "status"), [
-    (["true"], 0),
-    (["sh", "-c", "exit 7"], 7),
-    (["sh", "-c", "kill -9 $$"], 137),
-    (["nonesuch"], 127),
-    (["/nonesuch/program"], 127),
-    (["/etc/passwd"], 126),
+@pytest.mark.parametrize(("argv", "status", "said"), [
+    (["true"], 0, ""),
+    (["sh", "-c", "exit 7"], 7, ""),
+    (["sh", "-c", "kill -9 $$"], 137, ""),
+    (["nonesuch"], 127, "nonesuch: there is no such program\n"),
+    ([""], 127, ": there is no such program\n"),
+    (["/nonesuch/program"], 127, "/nonesuch/program: there is no such program\n"),
+    (["/etc/passwd"], 126, "/etc/passwd: cannot be run: it is no program, or this user may not run it\n"),
+    (["/usr"], 126, "/usr: cannot be run: it is no program, or this user may not run it\n"),
 ])
-def test_ends_with_the_status_of_its_command(init: str, argv: list[str], status: int) -> None:
-    assert subprocess.run([init, "--", *argv], check=False, timeout=30).returncode == status
+def test_ends_with_the_status_of_its_command(init: str, argv: list[str], status: int, said: str) -> None:
+    done = subprocess.run([init, "--", *argv], check=False, timeout=30, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+@pytest.mark.parametrize(("first_line", "said"), [
+    ("echo no first line", "it is no program of this machine, and has no #! line"),
+    ("#!/nonesuch/interpreter", "the interpreter or loader that it names is not there"),
+])
+def test_says_what_is_wrong_with_a_file_that_is_no_program(init: str, tmp_path: Path, first_line: str, said: str) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"{first_line}\n")
+    program.chmod(0o755)
+    done = subprocess.run([init, "--", str(program)], check=False, timeout=30, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (126, f"{program}: cannot be run: {said}\n")
 
 
 def test_passes_signals_on_to_its_command(init: str) -> None:
