@@ -90,7 +90,7 @@ def _arguments(declared: Callable[..., Any], impl: pluggy.HookImpl) -> Callable[
     def arrange(given: tuple[Any, ...], named: dict[str, Any]) -> Sequence[Any]:
         if len(given) != count or named:
             values = defaults | dict(zip(names, given, strict=False)) | named
-            if len(given) > count or len(values) != count or values.keys() - set(names):
+            if len(given) > count or values.keys() != set(names):
                 raise TypeError(f"{declared.__qualname__}() takes {', '.join(names) or 'nothing'}")
             given = tuple(values[name] for name in names)
         return given if as_it_is else [given[place] for place in places]
