@@ -30,6 +30,7 @@ from backendai_runtime_sandbox.process import run, wait_for_pid
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 NO_WAY_OUT = "it needs slirp4netns (`apt-get install slirp4netns`) and access to /dev/net/tun (`chmod 666 /dev/net/tun`)"
 STARTS = 20  # at once
+TRIAL = {"ai.backendai.sandbox": "trial"}  # labels of the containers by which a node is tried
 AGAIN_S = 0.5  # between two tries to kill
 KILL_S = 30.0  # a killed container is gone within microseconds, unless it hangs in the kernel
 
@@ -169,6 +170,9 @@ class Engine:
         for folder in self.folders.containers.iterdir():
             if folder.name.startswith((FRESH, GONE)):
                 await self._clear(folder)
+        for container in self.list(TRIAL):
+            await self.remove(container.id)
+        await delete([folder for folder in self.folders.images.glob(".new-*") if not _lives(folder.name.split("-")[1])])
 
     def close(self) -> None:
         """Let others sweep."""
@@ -239,6 +243,10 @@ class Engine:
             fresh.write_bytes(program)
             fresh.rename(path)
         return str(path)
+
+
+def _lives(pid: str) -> bool:
+    return Path("/proc", pid).exists()
 
 
 def pick_cpus(limits: Limits, name: str) -> tuple[int, ...] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from backendai_runtime_sandbox import seccomp
 from backendai_runtime_sandbox.build import find_shim
 from backendai_runtime_sandbox.cgroup import Cgroups, find_cgroups
 from backendai_runtime_sandbox.config import Config, Folders
-from backendai_runtime_sandbox.engine import NO_WAY_OUT, STARTS, Engine, Node
+from backendai_runtime_sandbox.engine import NO_WAY_OUT, STARTS, TRIAL, Engine, Node
 from backendai_runtime_sandbox.images import HOST
 
 _SYS_ADMIN = 1 << 21
@@ -41,15 +40,16 @@ async def look_around(config: Config, folders: Folders) -> Node:
 async def has_overlay(engine: Engine) -> bool:
     """Tell whether overlays work here: an empty image must come as far as to lack the command."""
     name = f"overlay-{os.getpid()}"
-    with tempfile.TemporaryDirectory(dir=engine.folders.root) as empty:
-        os.chmod(empty, 0o755)  # noqa: PTH101  # it is a name here, not a path
-        try:
-            engine.create(ContainerSpec(name, "empty", ("/nothing",)), Path(empty))
-            await engine.start(name)
-        except Failure as failure:
-            return failure.detail.startswith("exec ")
-        finally:
-            await engine.remove(name)
+    empty = engine.folders.root / "empty"
+    empty.mkdir(exist_ok=True)
+    empty.chmod(0o755)
+    try:
+        engine.create(ContainerSpec(name, "empty", ("/nothing",), labels=TRIAL), empty)
+        await engine.start(name)
+    except Failure as failure:
+        return failure.detail.startswith("exec ")
+    finally:
+        await engine.remove(name)
     return True
 
 
@@ -58,7 +58,7 @@ async def try_out(engine: Engine) -> None:
     name = f"probe-{os.getpid()}"
     await engine.remove(name)
     try:
-        engine.create(ContainerSpec(name, HOST, ("true",), user=(1000, 1000), limits=Limits(memory=1 << 28)), None)
+        engine.create(ContainerSpec(name, HOST, ("true",), user=(1000, 1000), limits=Limits(memory=1 << 28), labels=TRIAL), None)
         await engine.start(name)
     except Failure as failure:
         raise Failure("unavailable", failure.message, detail=failure.detail) from failure

@@ -59,6 +59,42 @@ async def test_kills_at_random_moments(root: Path, seed: int) -> None:
     await _settle(root)
 
 
+PROBING = """
+import asyncio, sys
+from backendai_runtime_sandbox.config import Config
+from backendai_runtime_sandbox.plugin import Sandbox
+
+async def main(root):
+    print("ready", flush=True)
+    while True:
+        sandbox = Sandbox(Config(state_dir=root))
+        await sandbox.probe()
+        await sandbox.teardown()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_who_is_killed_while_it_probes_leaves_nothing_for_ever(root: Path) -> None:
+    rng, left = random.Random(1), 0
+    for _ in range(ROUNDS):
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", PROBING, str(root), stdout=asyncio.subprocess.PIPE)
+        assert process.stdout
+        async with asyncio.timeout(PATIENCE_S):
+            assert await process.stdout.readline() == b"ready\n"
+            await asyncio.sleep(rng.uniform(0.05, 0.15))
+            process.kill()
+            await process.wait()
+        left += len(list((root / "containers").iterdir()))
+        (root / "images" / f".new-{process.pid}-1" / "rootfs").mkdir(parents=True, exist_ok=True)  # as of an image that it unpacked
+    assert left, "it was never killed at a bad moment, so this proves nothing"
+    sandbox = Sandbox(Config(state_dir=str(root)))
+    await sandbox.probe()
+    await sandbox.teardown()
+    assert not list((root / "containers").iterdir()) and not list((root / "images").iterdir())
+    assert {path.name for path in root.iterdir()} <= {"containers", "images", "programs", "lock", "empty"}
+
+
 async def _settle(root: Path) -> None:
     """Let what runs end, and see that nothing of its output is missing."""
     sandbox = Sandbox(Config(state_dir=str(root)))
