@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from backendai.manager import faults, link, streams
+from backendai.manager import faults, first, link, streams
 from backendai.manager.app import make_app, mount_webapps
 from backendai.manager.auth import TokenCache
 from backendai.manager.bus import Bus
 from backendai.manager.config import ManagerConfig
 from backendai.manager.context import Context
-from backendai.manager.first import found_cluster, make_agent_token
 from backendai.manager.live import Live
 from backendai.manager.metrics import Metrics, report_for_ever
 from backendai.manager.operations import built_in
@@ -56,8 +55,16 @@ class ManagerHandle:
         return self.context.cluster
 
     async def make_agent_token(self, name: str) -> str:
-        """Make a token for an agent of this name."""
-        return await make_agent_token(self.context, name)
+        """Make a token for an agent of this name; one that was made here before under the name is revoked."""
+        return await first.make_agent_token(self.context, name)
+
+    async def make_admin_token(self, name: str) -> str:
+        """Make a token of this name for the first administrator; one that was made here before under the name is revoked."""
+        return await first.make_admin_token(self.context, name)
+
+    async def knows_token(self, token: str) -> bool:
+        """Tell whether somebody may sign in with this token now."""
+        return await first.knows_token(self.context, token)
 
 
 @asynccontextmanager
@@ -68,7 +75,7 @@ async def serve_manager(config: ManagerConfig) -> AsyncIterator[ManagerHandle]:
     """
     async with AsyncExitStack() as stack:
         context = await make_context(config, stack)
-        context.cluster, first_token = await found_cluster(context)
+        context.cluster, first_token = await first.found_cluster(context)
         try:
             await context.host.all(hook_v20.SPEC).activate_manager()
         except Reject as veto:

@@ -1,0 +1,60 @@
+"""``bai info``: one session in full."""
+
+from __future__ import annotations
+
+import shlex
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from backendai.cli.screen import age, clock, connect, names_sessions, show_facts, show_json, slots
+from backendai.client import calls
+from backendai.model.units import format_seconds
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    names_sessions(parser)
+
+
+def run(options: Namespace) -> int:
+    """Print what is known of the session."""
+    with connect() as client:
+        session = client.raw(calls.get_session(options.session))
+    if options.json:
+        return show_json(session)
+    show_facts(facts(session))
+    return 0
+
+
+def facts(session: dict[str, Any]) -> dict[str, str]:
+    """Return what to show of a session, by name; what there is nothing to say of is empty."""
+    code, limit = session["exit_code"], session["time_limit_s"]
+    return {
+        "name": session["name"],
+        "id": session["id"],
+        "owner": session["owner"],
+        "type": session["type"],
+        "state": session["state"],
+        "result": session["result"] or "",
+        "exit code": "" if code is None else str(code),
+        "reason": session["reason"],
+        "waits for": session["hold"],
+        "progress": session["progress"],
+        "image": session["image"] or "the agent's default",
+        "command": shlex.join(session["command"]),
+        "slots": slots(session["slots"]),
+        "agent": session["agent"] or "",
+        "network": session["network"],
+        "mounts": ", ".join(f"{m['source']}:{m['target']}{':ro' if m['readonly'] else ''}" for m in session["mounts"]),
+        "environment": " ".join(f"{name}={shlex.quote(value)}" for name, value in session["env"].items()),
+        "priority": str(session["priority"]),
+        "time limit": "" if limit is None else format_seconds(limit),
+        "tags": ", ".join(session["tags"]),
+        "created": _moment(session["created_at"]),
+        "started": _moment(session["started_at"]),
+        "ended": _moment(session["ended_at"]),
+    }
+
+
+def _moment(at: float | None) -> str:
+    return "" if at is None else f"{clock(at)} ({age(at)} ago)"

@@ -1,0 +1,80 @@
+"""``bai run``: a batch session, with its output and its exit code as if it ran here."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Any
+
+from backendai.cli.asking import add_options, new_session
+from backendai.cli.follow import exit_status, follow, until_final, until_running
+from backendai.cli.screen import Status, connect, say, show_json
+from backendai.client import calls
+from backendai.client.sync import Client
+from backendai.model.errors import Failure
+from backendai.model.session import SessionType
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_options(parser)
+    parser.add_argument("--rm", action="store_true", help="forget it when it has ended")
+    parser.add_argument("words", nargs="*", metavar="-- COMMAND", help="what to run, and its arguments; the image's own when left out")
+
+
+def run(options: Namespace) -> int:
+    """Ask for the session and stay with it to its end. Ctrl-C stops it; a second one leaves it to stop by itself."""
+    if options.detach and options.rm:
+        raise Failure("invalid-request", "--rm needs somebody who waits; leave it or --detach out.")
+    new = new_session(options, SessionType.BATCH, options.command)
+    with connect() as client:
+        session = client.raw(calls.create_session(new))
+        if options.detach:
+            return show_json(session) if options.json else print_id(session)
+        session = stay(client, session, lambda: _watch(client, session, options.json))
+        if options.rm:
+            client.remove(session["id"])
+    if options.json:
+        show_json(session)
+    return exit_status(session)
+
+
+def print_id(session: dict[str, Any]) -> int:
+    """Print a session's id alone; return the exit status of success."""
+    sys.stdout.write(f"{session['id']}\n")
+    return 0
+
+
+def _watch(client: Client, session: dict[str, Any], quiet: bool) -> dict[str, Any]:
+    with Status() as status:
+        until_running(client, session["id"], status)
+    if not quiet:
+        follow(client, session["id"])
+    return until_final(client, session["id"])
+
+
+def stay(client: Client, session: dict[str, Any], watch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Watch a session; when that is interrupted, or nobody takes the output, stop it."""
+    id, name = session["id"], session["name"]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return watch()
+    except BrokenPipeError:
+        client.http.close()
+        client.stop(id)
+        raise
+    except KeyboardInterrupt:
+        client.http.close()  # whatever was asked last is not answered any more
+        client.stop(id)
+        say(f"bai: stopping {name}; press Ctrl-C again to leave it alone")
+    except Failure as failure:
+        if failure.code == "unreachable":
+            raise Failure("unreachable", f"{failure.message} {name} goes on; `bai logs -f {name}` follows it.") from failure
+        raise
+    try:
+        until_final(client, id)
+    except KeyboardInterrupt:
+        say(f"bai: {name} is stopping; see `bai ps -a`")
+    raise KeyboardInterrupt
