@@ -10,6 +10,7 @@ from backendai.spec.runtime_v10 import ContainerSpec, Limits
 
 HOME = "/home/work"
 NANO = 1_000_000  # of a core, in a thousandth of one
+LEAST_CPU = 10  # thousandths of a core: the kernel's least quota, 1 ms in Docker's period of 100 ms
 LONG_AGO = "9000000000g"  # a log of that size is never rotated, so nothing is lost before it was read
 LOCAL_LOG = {"Type": "local", "Config": {"max-size": LONG_AGO, "max-file": "1", "compress": "false"}}
 
@@ -63,7 +64,7 @@ def _host_config(spec: ContainerSpec, network: str, dialect: Dialect) -> dict[st
 def _limits(limits: Limits, lacking: frozenset[str]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     if limits.cpu is not None and "cpu" not in lacking:
-        config["NanoCpus"] = limits.cpu * NANO
+        config["NanoCpus"] = max(LEAST_CPU, limits.cpu) * NANO
     if limits.memory is not None and "memory" not in lacking:
         config["Memory"] = config["MemorySwap"] = limits.memory  # the same value means: no swap beside it
     if limits.pids is not None and "pids" not in lacking:

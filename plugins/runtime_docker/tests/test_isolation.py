@@ -70,6 +70,10 @@ async def test_the_limit_of_cores_is_set(bench: Any) -> None:
     assert quota / period == pytest.approx(0.5)
 
 
+async def test_the_least_of_a_core_is_enough_to_start(bench: Any) -> None:
+    assert await bench.say("echo", "slow", limits=Limits(cpu=1)) == "slow\n"
+
+
 async def test_it_burns_no_more_than_its_cores(bench: Any) -> None:
     id = await bench.run("sh", "-c", "for i in 1 2; do while :; do :; done & done; wait", limits=Limits(cpu=200))
     throttled = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.stat"

@@ -69,3 +69,8 @@ def test_what_the_engine_cannot_limit_is_not_asked_for() -> None:
     spec = ContainerSpec("a", "image", limits=Limits(cpu=1500, memory=1 << 30, pids=7))
     config = host(spec, dialect=Dialect(lacking=frozenset({"cpu", "memory", "pids"})))
     assert not {"NanoCpus", "Memory", "MemorySwap", "PidsLimit"} & config.keys()
+
+
+def test_a_share_of_a_core_that_is_too_small_for_the_kernel_is_raised() -> None:
+    assert [host(ContainerSpec("a", "image", limits=Limits(cpu=cpu)))["NanoCpus"] for cpu in (1, 9, 10, 11)] == [
+        10_000_000, 10_000_000, 10_000_000, 11_000_000]
