@@ -1,0 +1,73 @@
+"""The laws of a receiver of metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from backendai.spec.monitor_stats_v10 import SPEC, Metric, MetricKind, StatsMonitor
+from backendai.testing.laws import Conformance, Weight, law
+from backendai.testing.waiting import at_once, leaves_alone, lets_others_run
+
+MANY = 10_000
+
+
+class StatsMonitorConformance(Conformance[StatsMonitor]):
+    """What a receiver of metrics keeps to. It is tried as its options say, so give it a receiver that may be written to."""
+
+    spec = SPEC
+
+    @law()
+    async def test_it_takes_metrics(self, monitor: StatsMonitor) -> None:
+        """It takes a batch of counters and gauges, with tags and without."""
+        await monitor.report(make_metrics())
+
+    @law()
+    async def test_it_takes_nothing(self, monitor: StatsMonitor) -> None:
+        """It takes an empty batch."""
+        await monitor.report(())
+
+    @law()
+    async def test_it_takes_odd_text(self, monitor: StatsMonitor) -> None:
+        """It takes tags in any script, empty ones, and ones with the separators of its own protocol."""
+        tags = {"group": "대학원 | a:b,c=d#e\n", "state": ""}
+        await monitor.report([Metric("backendai.sessions.started", MetricKind.COUNTER, 1.0, tags)])
+
+    @law()
+    async def test_it_takes_odd_numbers(self, monitor: StatsMonitor) -> None:
+        """It takes zero, negative, huge and infinite values and what is not a number."""
+        values = (0.0, -1.0, 1e308, 5e-324, math.inf, -math.inf, math.nan)
+        await monitor.report([Metric("backendai.load", MetricKind.GAUGE, value) for value in values])
+
+    @law()
+    async def test_it_takes_many(self, monitor: StatsMonitor) -> None:
+        """It takes ten thousand metrics within the hook's deadline."""
+        await monitor.report(make_metrics(MANY))
+
+    @law()
+    async def test_it_takes_batch_after_batch(self, monitor: StatsMonitor) -> None:
+        """It takes one batch after the other."""
+        for _ in range(3):
+            await monitor.report(make_metrics())
+
+    @law(Weight.RECOMMENDED)
+    async def test_it_takes_several_at_once(self, monitor: StatsMonitor) -> None:
+        """It takes a batch while it still sends another."""
+        await at_once(lambda: monitor.report(make_metrics()))
+
+    @law()
+    async def test_it_leaves_metrics_alone(self, monitor: StatsMonitor) -> None:
+        """It changes nothing in the batch, which others get too."""
+        await leaves_alone(make_metrics(), monitor.report)
+
+    @law(Weight.RECOMMENDED)
+    async def test_it_lets_others_run(self, monitor: StatsMonitor) -> None:
+        """While it sends, the platform goes on: it blocks nobody."""
+        await lets_others_run(lambda: monitor.report(make_metrics()))
+
+
+def make_metrics(count: int = 4) -> Sequence[Metric]:
+    """Make a batch as the platform sends it."""
+    kinds = (MetricKind.COUNTER, MetricKind.GAUGE)
+    return [Metric(f"backendai.sessions.{'started' if number % 2 else 'waiting'}", kinds[number % 2], float(number),
+                   {"group": "default"} if number % 3 else {}) for number in range(count)]
