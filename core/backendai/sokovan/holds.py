@@ -31,7 +31,7 @@ class Holds:
         """Say that no agent can be used at all."""
         if not self._idle:
             return "No agent is connected."
-        some = [f"{name}: {why}" for name, why in self._idle[:NAMED]]
+        some = [f"{name}: {why.rstrip('.')}" for name, why in self._idle[:NAMED]]
         more = [f"and {len(self._idle) - NAMED} more"] if len(self._idle) > NAMED else []
         return f"No agent can take it: {'; '.join(some + more)}."
 

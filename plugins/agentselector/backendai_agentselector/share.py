@@ -16,8 +16,8 @@ def free_after(view: PlacementView) -> NDArray[np.float64]:
     if not asked.any():
         asked = np.ones_like(asked)
     capacity = np.maximum(view.capacity[:, asked], 1)
-    left: NDArray[np.float64] = ((view.free[:, asked] - view.request[asked]) / capacity).mean(axis=1)
-    return left
+    left: NDArray[np.float64] = ((view.free[:, asked] - view.request[asked]) / capacity).sum(axis=1)
+    return left / max(1, int(asked.sum()))  # there may be no slots at all
 
 
 def idle_kinds(view: PlacementView) -> NDArray[np.float64]:
