@@ -138,7 +138,7 @@ def check_mount(mount: Mount) -> Mount:
     for path in (mount.source, mount.target):
         if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise Failure("bad-mount", f"{path!r} must be an absolute path without '..'.")
-    target = "/" + mount.target.strip("/")
+    target = "/" + "/".join(part for part in mount.target.split("/") if part not in {"", "."})
     if target in _RESERVED_TARGETS or target.startswith(tuple(f"{r}/" for r in _RESERVED_TARGETS[1:])):
         raise Failure("bad-mount", f"{mount.target} belongs to the container itself; mount below /home/work or /mnt instead.")
     return mount

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 
 from backendai.model.errors import Failure
@@ -62,7 +62,7 @@ def parse_amount(name: str, text: str | int | float) -> int:
             amount = int(exact)
             if exact != amount:
                 raise ValueError
-    except (ValueError, InvalidOperation, OverflowError):
+    except (ValueError, ArithmeticError):  # decimal's own errors are the latter
         hint = "a size such as 512m" if kind_of(name) is SlotKind.BYTES else "a number with at most three decimals"
         raise Failure("bad-slots", f"{name}={text} is not an amount; write {hint}.") from None
     if amount <= 0 or amount >= 1 << 62:

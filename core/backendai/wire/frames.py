@@ -62,7 +62,10 @@ def control(**fields: Any) -> str:
 
 def read_control(text: str) -> dict[str, Any]:
     """Read a control message; raise ValueError when it is not an object."""
-    fields = json.loads(text)
+    try:
+        fields = json.loads(text)
+    except RecursionError:
+        raise ValueError("a control is not nested so deeply") from None
     if not isinstance(fields, dict):
         raise ValueError("a control is a JSON object")
     return fields

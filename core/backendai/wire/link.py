@@ -209,9 +209,15 @@ def encode(message: Message) -> bytes:
 
 def decode_from_agent(data: bytes) -> FromAgent:
     """Read a frame that an agent sent; raise ``msgspec.DecodeError`` on anything else."""
-    return _from_agent.decode(data)
+    try:
+        return _from_agent.decode(data)
+    except RecursionError:
+        raise msgspec.DecodeError("nested too deeply") from None
 
 
 def decode_from_manager(data: bytes) -> FromManager:
     """Read a frame that a manager sent; raise ``msgspec.DecodeError`` on anything else."""
-    return _from_manager.decode(data)
+    try:
+        return _from_manager.decode(data)
+    except RecursionError:
+        raise msgspec.DecodeError("nested too deeply") from None

@@ -83,7 +83,9 @@ async def test_a_plugin_takes_the_arguments_that_it_wants(ring: Ring, takes: str
         assert put("p", "d") == put("p", data="d") == put(data="d", path="p") == put("p", "d", 7) == answer
 
 
-@pytest.mark.parametrize("given", [((), {}), (("p",), {}), (("p", "d", 7, 8), {}), (("p", "d"), {"mood": 1}), ((), {"data": "d"}), (("p",), {"mood": 1})])
+@pytest.mark.parametrize("given", [
+    ((), {}), (("p",), {}), (("p", "d", 7, 8), {}), (("p", "d"), {"mood": 1}), ((), {"data": "d"}), (("p",), {"mood": 1}),
+])
 async def test_a_call_against_the_contract_is_not_the_plugin_s_fault(ring: Ring, given: Any) -> None:
     faults: list[PluginFault] = []
     async with ring(body("put", "return 1", ", path, data", wait=""), on_fault=faults.append) as host:
