@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hypothesis.internal.observability  # noqa: F401 - else its plugin does so at the end, where Python 3.11 can fail to parse it
+import hypothesis.internal.observability  # else its plugin does so at the end, where Python 3.11 can fail to parse it
 
 hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no defect of what is tested
 hypothesis.settings.load_profile("unhurried")
