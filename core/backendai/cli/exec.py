@@ -140,7 +140,7 @@ def _raw(tty: bool) -> Iterator[None]:
 
     before = termios.tcgetattr(0)
     try:
-        terminal.setraw(0)
+        terminal.setraw(0, termios.TCSADRAIN)  # what was typed ahead is kept
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
