@@ -17,16 +17,20 @@ from backendai.plugin.errors import PluginFault
 from backendai.spec import OnError, Reject
 from backendai.spec.hook_v20 import SPEC, Credentials, Enqueue, Heartbeat, Hooks, Placement, Request, Signup, User
 from backendai.testing.laws import Conformance, Violation, Weight, ensure, law
-from backendai.testing.waiting import at_once, leaves_alone, lets_others_run
+from backendai.testing.waiting import STILL_S, at_once, leaves_alone, lets_others_run
 
 SECRET = "kit-5ecret-Pa55word!"
 ANSWERS: Mapping[str, type] = {"pre_auth": str, "authorize": User, "post_authorize": Mapping, "pre_signup": Mapping}
 
 
 class HookConformance(Conformance[Hooks]):
-    """What a hook plugin keeps to, for each event that it hears. It is told of a user, a session and an agent that do not exist."""
+    """What a hook plugin keeps to, for each event that it hears. It is told of a user, a session and an agent that do not exist.
+
+    still_s: seconds that the process may stand still.
+    """
 
     spec = SPEC
+    still_s: float = STILL_S
 
     @law()
     async def test_it_hears_something(self, hooks: Hooks) -> None:
@@ -88,7 +92,7 @@ class HookConformance(Conformance[Hooks]):
     async def test_it_lets_others_run(self, hooks: Hooks) -> None:
         """While it thinks, the platform goes on: it blocks nobody."""
         for event in _heard(hooks):
-            await lets_others_run(lambda event=event: _tell(hooks, event))  # type: ignore[misc]  # a default
+            await lets_others_run(lambda event=event: _tell(hooks, event), self.still_s)  # type: ignore[misc]  # a default
 
     @law()
     async def test_it_keeps_secrets(self, hooks: Hooks) -> None:

@@ -6,13 +6,19 @@ import asyncio
 
 from backendai.spec.monitor_error_v10 import SPEC, ErrorMonitor, ErrorReport
 from backendai.testing.laws import Conformance, Violation, Weight, ensure, law
-from backendai.testing.waiting import at_once, lets_others_run
+from backendai.testing.waiting import STILL_S, at_once, lets_others_run
+
+PLAIN = ErrorReport("It broke.", context={"session": "s1"})
 
 
 class ErrorMonitorConformance(Conformance[ErrorMonitor]):
-    """What a receiver of errors keeps to. It is tried as its options say, so give it a receiver that may be written to."""
+    """What a receiver of errors keeps to. It is tried as its options say, so give it a receiver that may be written to.
+
+    still_s: seconds that the process may stand still.
+    """
 
     spec = SPEC
+    still_s: float = STILL_S
 
     @law()
     async def test_it_takes_a_message(self, monitor: ErrorMonitor) -> None:
@@ -47,7 +53,7 @@ class ErrorMonitorConformance(Conformance[ErrorMonitor]):
     @law()
     async def test_it_leaves_the_report_alone(self, monitor: ErrorMonitor) -> None:
         """It changes nothing in the report, which others get too."""
-        report = make_report()
+        report = make_report(cause=False)
         context, arguments = dict(report.context), report.error.args if report.error else ()
         await monitor.capture(report)
         ensure(report.context == context and report.error is not None and report.error.args == arguments, "it changed what it was told")
@@ -55,20 +61,17 @@ class ErrorMonitorConformance(Conformance[ErrorMonitor]):
     @law(Weight.RECOMMENDED)
     async def test_it_takes_several_at_once(self, monitor: ErrorMonitor) -> None:
         """It takes an error while it still sends another."""
-        await at_once(lambda: monitor.capture(make_report()))
+        await at_once(lambda: monitor.capture(PLAIN))
 
     @law(Weight.RECOMMENDED)
     async def test_it_lets_others_run(self, monitor: ErrorMonitor) -> None:
         """While it sends, the platform goes on: it blocks nobody."""
-        await lets_others_run(lambda: monitor.capture(make_report()))
+        await lets_others_run(lambda: monitor.capture(PLAIN), self.still_s)
 
 
-def make_report() -> ErrorReport:
-    """Make a report as the platform sends it, of an error with a cause."""
+def make_report(cause: bool = True) -> ErrorReport:
+    """Make a report as the platform sends it, of an error that was raised."""
     try:
-        try:
-            raise KeyError("agent1")
-        except KeyError as cause:
-            raise RuntimeError("no such agent") from cause
+        raise RuntimeError("no such agent") from (KeyError("agent1") if cause else None)
     except RuntimeError as error:
         return ErrorReport("A decision could not be made.", error, context={"session": "s1", "agent": "agent1"})

@@ -11,7 +11,7 @@ from typing import TypeVar
 from backendai.testing.laws import ensure
 
 T = TypeVar("T")
-BLOCKED_S = 1.0  # that the whole process may stand still for a plugin
+STILL_S = 1.0  # that the whole process may stand still for a plugin
 
 
 async def leaves_alone(told: T, tell: Callable[[T], Awaitable[object]]) -> None:
@@ -21,8 +21,8 @@ async def leaves_alone(told: T, tell: Callable[[T], Awaitable[object]]) -> None:
     ensure(told == before, "it changed what it was told")
 
 
-async def lets_others_run(tell: Callable[[], Awaitable[object]]) -> None:
-    """Raise ``Violation`` when everything else stands still while we wait for an answer."""
+async def lets_others_run(tell: Callable[[], Awaitable[object]], still_s: float = STILL_S) -> None:
+    """Raise ``Violation`` when everything else stands still for so long while we wait for an answer."""
     longest, last = 0.0, time.monotonic()
 
     async def tick() -> None:
@@ -39,7 +39,7 @@ async def lets_others_run(tell: Callable[[], Awaitable[object]]) -> None:
         await asyncio.sleep(0.02)
     finally:
         ticker.cancel()
-    ensure(longest < BLOCKED_S, f"the process stood still for {longest:.1f} s; wait with await, or in a thread")
+    ensure(longest < still_s, f"the process stood still for {longest:.1f} s; wait with await, or in a thread")
 
 
 async def at_once(tell: Callable[[], Awaitable[T]], count: int = 10) -> list[T]:
