@@ -25,7 +25,7 @@ from backendai.manager.first import found_cluster
 from backendai.manager.live import Live
 from backendai.manager.metrics import Metrics
 from backendai.manager.operations import sessions as operations
-from backendai.manager.operations.enqueue import Capacities, CreateSession
+from backendai.manager.operations.enqueue import Capacities, CreateSession, create
 from backendai.manager.orchestrator import Orchestrator
 from backendai.manager.serve import SPECS
 from backendai.manager.store.engine import open_store
@@ -85,9 +85,9 @@ class Played:
     dropped: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Box:
-    """An agent. kernels: its journal. ran: how often each session's command was begun, by session; shared by all boxes."""
+    """An agent. kernels: its journal. untold: kernels of which the manager has not heard the newest. heard: all that it said."""
 
     stage: Stage
     id: str
@@ -197,7 +197,7 @@ class Box:
 
 
 class Stage:
-    """A manager without a port, and the agents of a test."""
+    """A manager without a port, and the agents of a test. ran: how often each session's command was begun."""
 
     def __init__(self, config: ManagerConfig, host: PluginHost) -> None:
         self.config = config
@@ -247,7 +247,7 @@ class Stage:
         if given["type"] is SessionType.INTERACTIVE:
             given["command"] = ()
         self.now += 0.001  # who asks later comes later
-        return (await operations.create(self.context, self.caller, CreateSession(**given))).id
+        return (await create(self.context, self.caller, CreateSession(**given))).id
 
     async def stop(self, id: str) -> None:
         await operations.stop(self.context, self.caller, operations.StopSession(id))

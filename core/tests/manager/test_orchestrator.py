@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backendai.model.session import DEADLINES, SessionState, SessionType
@@ -13,7 +14,7 @@ from backendai.wire.link import Want
 from core.tests.manager.stage import GIB, Stage, orders, refused, staged
 
 S = SessionState
-INTERACTIVE = {"type": SessionType.INTERACTIVE}
+INTERACTIVE: dict[str, Any] = {"type": SessionType.INTERACTIVE}
 
 
 @pytest.fixture
