@@ -35,12 +35,13 @@ echo "$ bai up --data $box/data --listen 127.0.0.1:0"
 bai up --data "$box/data" --listen 127.0.0.1:0 >"$box/up.log" 2>&1 &
 up=$!
 tries=0
-until bai ps >/dev/null 2>&1; do
+until grep -q "is ready" "$box/up.log"; do
     kill -0 "$up" 2>/dev/null || { up=; exit 1; }
     tries=$((tries + 1))
     [ "$tries" -lt 300 ] || exit 1
     sleep 0.1
 done
+sed "/^In another/,\$d" "$box/up.log"
 run agents
 
 say "2. A batch session: its output comes as it is written, and its exit code is the command's."
