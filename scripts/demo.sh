@@ -35,7 +35,7 @@ echo "$ bai up --data $box/data --listen 127.0.0.1:0"
 bai up --data "$box/data" --listen 127.0.0.1:0 >"$box/up.log" 2>&1 &
 up=$!
 tries=0
-until grep -q "is ready" "$box/up.log"; do
+until grep -q "is ready" "$box/up.log" 2>/dev/null; do
     kill -0 "$up" 2>/dev/null || { up=; exit 1; }
     tries=$((tries + 1))
     [ "$tries" -lt 300 ] || exit 1
