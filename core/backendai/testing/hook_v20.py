@@ -117,7 +117,7 @@ async def _tell(hooks: Hooks, event: str, arguments: Mapping[str, Any] | None = 
     try:
         return Said(await getattr(hooks, event)(**(copy.deepcopy(EXAMPLES[event]) if arguments is None else arguments)))
     except Reject as veto:
-        return Said(veto=str(veto.reason))
+        return Said(veto=str(veto))  # as the plugin said it, without what the platform puts in its place
     except Failure as veto:
         return Said(veto=veto.message)
     except PluginFault as fault:
