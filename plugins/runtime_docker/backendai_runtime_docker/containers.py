@@ -14,6 +14,7 @@ from backendai.spec.runtime_v10 import Container, ContainerSpec, ContainerState
 
 from backendai_runtime_docker.engine import Engine, refused, sentence, together
 from backendai_runtime_docker.network import Networks
+from backendai_runtime_docker.orphans import end_orphan, was_begun
 from backendai_runtime_docker.spec import Dialect, to_engine
 
 CREATE_S, START_S, REMOVE_S, LIST_S, INSPECT_S, KILL_S = 40.0, 50.0, 50.0, 20.0, 10.0, 30.0
@@ -21,6 +22,8 @@ LOOKS = 16  # inspections at once
 STATES = {"created": ContainerState.CREATED, "configured": ContainerState.CREATED, "initialized": ContainerState.CREATED,
           "running": ContainerState.RUNNING, "paused": ContainerState.RUNNING, "restarting": ContainerState.RUNNING,
           "stopping": ContainerState.RUNNING}  # every other is an end
+FORGOTTEN = ("The container engine broke off while it started the container, so that nobody knows whether the command has run; "
+             "it is not run again. Ask for the session anew.")
 _FRACTION = re.compile(r"\.(\d{1,6})\d*")
 _NO_PROGRAM = re.compile(r'exec: \\?"(?P<program>.*?)\\?": (?P<why>[^:\n]+)')
 
@@ -28,7 +31,7 @@ _NO_PROGRAM = re.compile(r'exec: \\?"(?P<program>.*?)\\?": (?P<why>[^:\n]+)')
 class Containers:
     """Every container of ours. What no longer changes is asked once: a running one's process and start, an ended one's end.
 
-    dialect: how to ask for new ones.
+    dialect: how to ask for new ones. root: where the engine keeps its files.
     """
 
     def __init__(self, engine: Engine, networks: Networks, parallel: int) -> None:
@@ -39,6 +42,7 @@ class Containers:
         self._seen: dict[str, Container] = {}
         self._unsure: set[str] = set()  # asked to start, and not known to have
         self.dialect = Dialect()
+        self.root = ""
 
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container without running it, and return its id."""
@@ -54,10 +58,14 @@ class Containers:
         return str(made["Id"])
 
     async def start(self, id: str) -> None:
-        """Run a container; return once its first process runs. One that has run is not run again after a start without an answer."""
+        """Run a container; return once its first process runs. One that has run, or may have, is not run again."""
         async with self._starts:
-            if id in self._unsure and (found := await self._inspect(id)) and to_container(found).state is not ContainerState.CREATED:
-                return
+            begun = was_begun(self.root, id)
+            if (begun is not False or id in self._unsure) and (found := await self._inspect(id)) is not None:
+                if to_container(found).state is not ContainerState.CREATED:
+                    return
+                if begun:
+                    raise Failure("runtime-fault", FORGOTTEN, detail=id)
             self._unsure.add(id)
             try:
                 await self._start(id)
@@ -92,6 +100,9 @@ class Containers:
 
     async def remove(self, id: str) -> None:
         """Remove a container and what was made for it, killing it if it runs."""
+        if id not in self._seen and was_begun(self.root, id) and (found := await self._inspect(id)) is not None:
+            if to_container(found).state is ContainerState.CREATED:
+                await end_orphan(id)
         try:
             await self._engine.ask("DELETE", f"containers/{id}", params={"force": True, "v": True}, within_s=REMOVE_S)
         except DockerError as error:

@@ -59,7 +59,7 @@ class Node:
         self.networks.user_space = user_space() if self.podman else ""
         self.containers.dialect = Dialect(PODMAN_LOG if self.podman else LOCAL_LOG, frozenset(found.missing))
         self.networks.forget()
-        self.root = str(info.get("DockerRootDir") or "")
+        self.root = self.containers.root = "" if self.podman else str(info.get("DockerRootDir") or "")
         if self.engine.doubted:
             await self._try()
         return found

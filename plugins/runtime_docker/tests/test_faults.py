@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, cast
 
 import pytest
@@ -14,6 +14,9 @@ from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import Capabilities, ContainerState, Event, Runtime
 from backendai_runtime_docker import containers
 
+from tests.parts import processes
+
+TRIES = 20
 pytestmark = pytest.mark.docker
 
 
@@ -70,6 +73,48 @@ async def test_a_command_runs_once_when_its_start_had_no_answer(bench: Any, cont
     await bench.ended(id)
     await bench.runtime.start(id)
     assert (await bench.output(id))[1] == b"once\n"
+
+
+async def killed_in_a_start(bench: Any, engine: Any, again: Callable[..., Awaitable[Runtime]]) -> tuple[Runtime, str, Callable[[], int]]:
+    """Kill the engine just after a command began; return the runtime on the revived one, a container that it takes for merely created
+    although its command has begun, and what counts that command's processes."""
+    for number in range(TRIES):
+        mark = f"forgotten-{os.getpid()}-{number}-"
+        id = await bench.runtime.create(bench.spec("sh", "-c", f": {mark}; echo once; sleep 1000"))
+        start = asyncio.ensure_future(bench.runtime.start(id))
+        while not start.done() and not inside(mark):
+            await asyncio.sleep(0)
+        await asyncio.to_thread(engine.kill)
+        with suppress(Failure):
+            await start
+        await asyncio.to_thread(engine.start)
+        runtime = await again()
+        await runtime.probe()
+        seen = next(one for one in await runtime.list(bench.labels) if one.id == id)
+        if seen.state is ContainerState.CREATED and inside(mark):
+            return runtime, id, lambda mark=mark: inside(mark)
+        await runtime.remove(id)
+    pytest.skip("the engine has always noted the start before it died")
+
+
+def inside(mark: str) -> int:
+    """Count the processes in containers whose command has *mark*."""
+    return sum(mark in processes.read(pid, "cmdline") and "sh" == processes.read(pid, "comm").strip() for pid in processes.processes())
+
+
+async def test_a_start_that_a_killed_engine_forgot_is_not_repeated_and_leaves_nothing(
+        bench: Any, own_engine: Any, with_runtime: Callable[..., Awaitable[Runtime]]) -> None:
+    runtime, id, running = await killed_in_a_start(bench, own_engine, with_runtime)
+    with pytest.raises(Failure, match="nobody knows whether the command has run"):
+        await runtime.start(id)
+    assert running() == 1
+    await runtime.remove(id)
+    assert running() == 0
+    await bench.until(lambda: no_shim_of(id))
+
+
+async def no_shim_of(id: str) -> bool | None:
+    return None if any(id in processes.read(pid, "cmdline") for pid in processes.processes()) else True
 
 
 async def test_an_engine_that_was_killed_comes_back(bench: Any, own_engine: Any, with_runtime: Callable[..., Awaitable[Runtime]]) -> None:
