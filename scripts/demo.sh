@@ -29,6 +29,7 @@ clean() {
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+trap 'exit 141' PIPE
 
 say "1. One command starts the platform: manager, agent and database in one process."
 echo "$ bai up --data $box/data --listen 127.0.0.1:0"
