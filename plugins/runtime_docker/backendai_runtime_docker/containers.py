@@ -100,8 +100,9 @@ class Containers:
 
     async def remove(self, id: str) -> None:
         """Remove a container and what was made for it, killing it if it runs."""
-        if id not in self._seen and was_begun(self.root, id) and (found := await self._inspect(id)) is not None:
-            if to_container(found).state is ContainerState.CREATED:
+        if id not in self._seen and was_begun(self.root, id):
+            found = await self._inspect(id)
+            if found is not None and to_container(found).state is ContainerState.CREATED:
                 await end_orphan(id)
         try:
             await self._engine.ask("DELETE", f"containers/{id}", params={"force": True, "v": True}, within_s=REMOVE_S)

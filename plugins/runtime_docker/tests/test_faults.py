@@ -14,23 +14,39 @@ from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import Capabilities, ContainerState, Event, Runtime
 from backendai_runtime_docker import containers
 
-from tests.parts import processes
+from tests.parts import docker, image, processes
+from tests.parts.absent import Absent, give_up
 
 TRIES = 20
+Again = Callable[..., Awaitable[Runtime]]
 pytestmark = pytest.mark.docker
 
 
-@pytest.fixture
-def own_engine(docker_engine: Any) -> Any:
-    if docker_engine.folder is None:
-        pytest.skip("the engine that BACKENDAI_TEST_DOCKER names is not ours to kill")
-    return docker_engine
+@pytest.fixture(scope="module")
+def docker_engine(docker_engine: docker.Engine) -> Iterator[docker.Engine]:
+    """An engine that is ours to kill, whatever BACKENDAI_TEST_DOCKER names."""
+    if docker_engine.folder is not None:
+        yield docker_engine
+        return
+    try:
+        with docker.own_engine() as engine:
+            yield engine
+    except Absent as why:
+        give_up(why)
+
+
+@pytest.fixture(scope="module")
+def base_image(docker_engine: docker.Engine) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BACKENDAI_TEST_IMAGE", raising=False)
+        yield image.base_image(docker_engine)
 
 
 @pytest.fixture
-def containerd(own_engine: Any) -> Iterator[int]:
+def containerd(docker_engine: docker.Engine) -> Iterator[int]:
     """The process without which the engine answers and starts nothing; it goes on after the test."""
-    pid = own_engine.containerd.pid
+    assert docker_engine.containerd is not None
+    pid = docker_engine.containerd.pid
     yield pid
     os.kill(pid, signal.SIGCONT)
 
@@ -75,14 +91,14 @@ async def test_a_command_runs_once_when_its_start_had_no_answer(bench: Any, cont
     assert (await bench.output(id))[1] == b"once\n"
 
 
-async def killed_in_a_start(bench: Any, engine: Any, again: Callable[..., Awaitable[Runtime]]) -> tuple[Runtime, str, Callable[[], int]]:
+async def killed_in_a_start(bench: Any, engine: docker.Engine, again: Again) -> tuple[Runtime, str, Callable[[], int]]:
     """Kill the engine just after a command began; return the runtime on the revived one, a container that it takes for merely created
     although its command has begun, and what counts that command's processes."""
     for number in range(TRIES):
         mark = f"forgotten-{os.getpid()}-{number}-"
         id = await bench.runtime.create(bench.spec("sh", "-c", f": {mark}; echo once; sleep 1000"))
         start = asyncio.ensure_future(bench.runtime.start(id))
-        while not start.done() and not inside(mark):
+        while not start.done() and not inside(mark):  # noqa: ASYNC110 - what is waited for happens in another process
             await asyncio.sleep(0)
         await asyncio.to_thread(engine.kill)
         with suppress(Failure):
@@ -99,12 +115,12 @@ async def killed_in_a_start(bench: Any, engine: Any, again: Callable[..., Awaita
 
 def inside(mark: str) -> int:
     """Count the processes in containers whose command has *mark*."""
-    return sum(mark in processes.read(pid, "cmdline") and "sh" == processes.read(pid, "comm").strip() for pid in processes.processes())
+    return sum(mark in processes.read(pid, "cmdline") and processes.read(pid, "comm").strip() == "sh" for pid in processes.processes())
 
 
 async def test_a_start_that_a_killed_engine_forgot_is_not_repeated_and_leaves_nothing(
-        bench: Any, own_engine: Any, with_runtime: Callable[..., Awaitable[Runtime]]) -> None:
-    runtime, id, running = await killed_in_a_start(bench, own_engine, with_runtime)
+        bench: Any, docker_engine: docker.Engine, with_runtime: Again) -> None:
+    runtime, id, running = await killed_in_a_start(bench, docker_engine, with_runtime)
     with pytest.raises(Failure, match="nobody knows whether the command has run"):
         await runtime.start(id)
     assert running() == 1
@@ -117,7 +133,7 @@ async def no_shim_of(id: str) -> bool | None:
     return None if any(id in processes.read(pid, "cmdline") for pid in processes.processes()) else True
 
 
-async def test_an_engine_that_was_killed_comes_back(bench: Any, own_engine: Any, with_runtime: Callable[..., Awaitable[Runtime]]) -> None:
+async def test_an_engine_that_was_killed_comes_back(bench: Any, docker_engine: docker.Engine, with_runtime: Again) -> None:
     done = await bench.run("sh", "-c", "echo out; exit 5")
     await bench.ended(done)
     running = await bench.run("sh", "-c", "echo up; exec sleep 1000")
@@ -125,12 +141,12 @@ async def test_an_engine_that_was_killed_comes_back(bench: Any, own_engine: Any,
         first = asyncio.ensure_future(anext(events))
         while not first.done():  # until the engine listens
             await bench.ended(await bench.run("true"))
-        await asyncio.to_thread(own_engine.kill)
+        await asyncio.to_thread(docker_engine.kill)
         for call in (bench.runtime.probe(), bench.runtime.list(bench.labels), bench.output(done, follow=False), bench.run()):
             with pytest.raises(Failure) as caught:
                 await call
             assert caught.value.code == "unavailable"
-        await asyncio.to_thread(own_engine.start)
+        await asyncio.to_thread(docker_engine.start)
         assert await bench.until(lambda: healthy(bench.runtime))
         again = await bench.run("true")
         async with asyncio.timeout(30):
