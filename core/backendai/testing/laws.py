@@ -101,8 +101,8 @@ class Conformance(Generic[C]):
         """Try one law; return where it holds."""
         with cpu_limit(self.patience_s, lambda: Violation(f"it did not come to an end within {self.patience_s:g} s of computing")):
             try:
-                async with self.started() as plugin:
-                    await body(self, plugin)
+                async with self.started() as plugin, self.lent(plugin) as given:
+                    await body(self, given)
             except (Unfit, Unstarted) as worse:
                 if body.__name__ == _TOLD[type(worse)]:
                     raise
@@ -113,6 +113,11 @@ class Conformance(Generic[C]):
                 raise Violation(f"it says {failure.code}: {failure.message}") from failure
             except PluginFault as fault:
                 raise Violation(f"{fault.hook}() failed: {str(fault).partition(': ')[2]}") from fault
+
+    @asynccontextmanager
+    async def lent(self, plugin: C) -> AsyncIterator[Any]:
+        """Give what a law is handed: the plugin itself, or something around it."""
+        yield plugin
 
     @asynccontextmanager
     async def started(self) -> AsyncIterator[C]:
