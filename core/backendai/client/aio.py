@@ -23,6 +23,7 @@ from backendai.wire.frames import MAX_DATA, STDIN, Deframer, control, pack, read
 
 T = TypeVar("T")
 CLOSE_S = 10.0
+FOR_EVER = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)  # streams last as long as they last
 
 
 class Process:
@@ -81,8 +82,7 @@ class AsyncClient:
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> AsyncClient:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
-        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
+        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=FOR_EVER)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -96,23 +96,33 @@ class AsyncClient:
 
     async def do(self, call: Call[T]) -> T:
         """Send a call and return its typed answer."""
-        async with self._send(call) as answer:
+        limit = aiohttp.ClientTimeout(total=call.answer_s, sock_connect=CONNECT_S)
+        try:
+            async with self._send(call, timeout=limit) as answer:
+                return call.read(await answer.read())
+        except Failure as failed:
+            if not (call.repeatable and isinstance(failed.__cause__, aiohttp.ServerDisconnectedError)):
+                raise
+        async with self._send(call, timeout=limit) as answer:  # a kept connection was closed while this went out
             return call.read(await answer.read())
 
     @asynccontextmanager
-    async def _send(self, call: Call[Any], data: Any = None,
-                    headers: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _send(self, call: Call[Any], data: Any = None, headers: Mapping[str, str] | None = None,
+                    timeout: aiohttp.ClientTimeout = FOR_EVER) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._http is None:
             raise RuntimeError("use it as `async with AsyncClient() as client`")
         given = {**call.headers(self._token), **(headers or {})}
+        target, body = self._url + call.target, data or call.payload()
         try:
-            async with self._http.request(call.method, self._url + call.target, data=data or call.payload(), headers=given) as answer:
+            async with self._http.request(call.method, target, data=body, headers=given, timeout=timeout) as answer:
                 if answer.status >= 400:
                     raise failure(answer.status, await answer.read())
                 yield answer
         except aiohttp.ClientConnectorError as error:
             raise Failure("unreachable", f"Nobody answers at {self._url} ({error.os_error.strerror}); is the manager up?") from error
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+        except TimeoutError as error:
+            raise Failure("deadline", f"{self._url} did not answer within {call.answer_s:g} s; try again.") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
             raise Failure("unreachable", f"The connection to {self._url} broke off ({type(error).__name__}); try again.") from error
 
     async def whoami(self) -> Who:

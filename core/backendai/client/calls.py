@@ -16,13 +16,16 @@ from backendai.model.views import Agent, Images, NewToken, Plugin, Ran, SessionS
 T = TypeVar("T")
 MOST_WAIT_S = 60.0  # that the server lets one request wait
 PAGE = 200  # sessions in one answer, at most
+ANSWER_S = 100.0  # for an answer; the server lets a request wait for 60 s
+RUN_S = 600.0  # that the server lets a command run when nobody says how long
+REMOVE_S = 300.0  # that the server waits for the end of a session that is removed by force
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
     """One request. path: quoted. query: what is None is left out. body: JSON. key: the idempotency key, empty for none.
 
-    shape: the type of the answer, None when there is none. many: it is a list, in a page.
+    shape: the type of the answer, None when there is none. many: it is a list, in a page. answer_s: how long the answer may take.
     """
 
     method: str
@@ -32,6 +35,7 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     key: str = ""
     many: bool = False
+    answer_s: float = ANSWER_S
 
     @property
     def target(self) -> str:
@@ -111,7 +115,7 @@ class NewSession:
         """Return it as the API takes it."""
         given = {each.name: getattr(self, each.name) for each in fields(self)}
         given["mounts"] = [{"source": m.source, "target": m.target, "readonly": m.readonly} for m in self.mounts]
-        return {name: value for name, value in given.items() if value is not None and (value or name == "grace_s" or name == "priority")}
+        return {name: value for name, value in given.items() if value not in (None, (), [], {})}
 
 
 def failure(status: int, data: bytes) -> Failure:
@@ -148,7 +152,7 @@ def stop_session(session: str, grace_s: float | None = None) -> Call[Session]:
 
 
 def remove_session(session: str, force: bool = False) -> Call[None]:
-    return Call("DELETE", _session(session), query={"force": force or None})
+    return Call("DELETE", _session(session), query={"force": force or None}, answer_s=ANSWER_S + REMOVE_S * force)
 
 
 def stats_of_session(session: str) -> Call[SessionStats]:
@@ -162,7 +166,7 @@ def logs_of_session(session: str, follow: bool = False, tail: int | None = None)
 def exec_in_session(session: str, argv: Sequence[str], stdin: str = "", env: Mapping[str, str] | None = None, user: str | None = None,
                     workdir: str | None = None, timeout_s: float | None = None) -> Call[Ran]:
     given = {"argv": list(argv), "stdin": stdin, "env": env, "user": user, "workdir": workdir, "timeout_s": timeout_s}
-    return Call("POST", _session(session, "exec"), Ran, body={name: value for name, value in given.items() if value})
+    return Call("POST", _session(session, "exec"), Ran, body=_given(given), answer_s=ANSWER_S + (RUN_S if timeout_s is None else timeout_s))
 
 
 def open_exec(session: str) -> Call[None]:

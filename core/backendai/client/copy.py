@@ -21,16 +21,20 @@ Report = Callable[[int], None]
 def upload(client: Client, source: Path, session: str, target: str, report: Report | None = None) -> None:
     """Copy *source* to *target* in a session: into it when it is a folder there or ends with a slash, else under its name.
 
-    report: told the bytes that went since it was told last. Raise ``Failure('not-found')`` when one of both is not there.
+    A link that *source* itself is, is followed. report: told the bytes that went since it was told last. Raise
+    ``Failure('not-found')`` when one of both is not there.
     """
-    if not source.exists():
-        raise Failure("not-found", f"There is no {source} here.")
+    try:
+        real = source.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # the latter is a link to itself
+        raise Failure("not-found", f"There is no {source} here that you may read.") from error
     path = posixpath.normpath(posixpath.join(HOME, target))
     into = target in ("", ".", "..") or target.endswith(("/", "/.", "/..")) or _is_folder(client, session, path)
-    folder, name = (path, source.resolve().name) if into else posixpath.split(path)
+    own = source.name if source.name not in ("", "..") else real.name
+    folder, name = (path, own) if into else posixpath.split(path)
 
     def counted() -> Iterator[bytes]:
-        for piece in pack(source, name):
+        for piece in pack(real, name):
             yield piece
             if report is not None:
                 report(len(piece))

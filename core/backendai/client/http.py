@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import selectors
 import socket
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
@@ -13,7 +14,6 @@ from backendai.client.calls import Call, failure
 from backendai.model.errors import Failure
 
 CONNECT_S = 10.0
-ANSWER_S = 100.0  # the server lets a request wait for 60 s
 KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # notices a peer that is gone while a stream is silent
 PIECE = 64 * 1024
 
@@ -35,40 +35,53 @@ class Http:
 
     def ask(self, call: Call[Any]) -> bytes:
         """Send *call* and return the body of the answer; raise ``Failure`` when it is an error, or when nobody answers."""
-        for fresh in (False, True):
-            stale = self._kept is not None and not fresh
-            connection = self._kept if stale else None
-            if connection is None:
-                connection = self._connect(ANSWER_S)
+        kept, self._kept = self._kept, None  # whatever interrupts this leaves no half-used connection behind
+        if kept is not None and _is_closed(kept):
+            kept.close()
+        elif kept is not None:
             try:
-                connection.request(call.method, self._parts.path + call.target, call.payload(), call.headers(self._token))
-                answer = connection.getresponse()
-                data = answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                self._kept = None
-                if stale and call.repeatable:
-                    continue  # the server had closed the kept connection
-                raise self._broken(error) from error
+                return self._ask(kept, call)
+            except (ConnectionError, http.client.HTTPException) as error:
+                if not call.repeatable:  # else it was closed while this went out
+                    raise self._broken(error, call) from error
+            except OSError as error:
+                raise self._broken(error, call) from error
+        try:
+            return self._ask(self._connect(), call)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(error, call) from error
+
+    def _ask(self, connection: http.client.HTTPConnection, call: Call[Any]) -> bytes:
+        try:
+            connection.sock.settimeout(call.answer_s)
+            connection.request(call.method, self._parts.path + call.target, call.payload(), call.headers(self._token))
+            answer = connection.getresponse()
+            data = answer.read()
+        except BaseException:
+            connection.close()
+            raise
+        if connection.sock is not None:  # else the server wishes to close it
             self._kept = connection
-            if answer.status >= 400:
-                raise failure(answer.status, data)
-            return data
-        raise AssertionError("the second turn returns or raises")
+        if answer.status >= 400:
+            raise failure(answer.status, data)
+        return data
 
     def stream(self, call: Call[Any], body: Iterable[bytes] | None = None,
                headers: dict[str, str] | None = None) -> Generator[bytes, None, None]:
         """Send *call*, with *body* piece by piece, and yield the answer as it comes; raise ``Failure`` when it breaks off."""
-        connection = self._connect(None)
+        connection = self._connect()
         try:
+            connection.sock.settimeout(None)
             given = {**call.headers(self._token), **(headers or {})}
             answer = self._begin(connection, call, body, given)
             if answer.status >= 400:
                 raise failure(answer.status, answer.read())
             while piece := answer.read1(PIECE):
                 yield piece
+            if answer.length:
+                raise http.client.IncompleteRead(b"", answer.length)
         except (OSError, http.client.HTTPException) as error:
-            raise self._broken(error) from error
+            raise self._broken(error, call) from error
         finally:
             connection.close()
 
@@ -84,14 +97,13 @@ class Http:
             pass  # refused before it was all sent; the answer says why
         return connection.getresponse()
 
-    def _connect(self, timeout_s: float | None) -> http.client.HTTPConnection:
+    def _connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(self._parts.hostname or "", self._parts.port, timeout=CONNECT_S)
         try:
             connection.connect()
         except OSError as error:
             raise Failure("unreachable", f"Nobody answers at {self.url} ({error.strerror or error}). {self._hint()}") from error
-        connection.sock.settimeout(timeout_s)
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE.items():
             if hasattr(socket, name):
@@ -103,10 +115,19 @@ class Http:
             return "Start the platform with `bai up`, or log in elsewhere with `bai login URL`."
         return "Is the address right, and the manager up? `bai login URL` changes it."
 
-    def _broken(self, error: Exception) -> Failure:
+    def _broken(self, error: Exception, call: Call[Any]) -> Failure:
         if isinstance(error, TimeoutError):
-            return Failure("deadline", f"{self.url} did not answer within {ANSWER_S:g} s; try again.")
+            return Failure("deadline", f"{self.url} did not answer within {call.answer_s:g} s; try again.")
+        if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+            return Failure("unreachable", f"{self.url} does not speak HTTP; is this the address of a manager?")
         return Failure("unreachable", f"The connection to {self.url} broke off ({type(error).__name__}); try again.")
+
+
+def _is_closed(connection: http.client.HTTPConnection) -> bool:
+    """Tell whether the server has closed a connection that nothing is asked on: there is something to read, which is its end."""
+    with selectors.DefaultSelector() as look:
+        look.register(connection.sock, selectors.EVENT_READ)
+        return bool(look.select(0))
 
 
 def read_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -85,15 +85,24 @@ def save_settings(settings: Settings) -> None:
 
 def check_url(text: str) -> str:
     """Return a manager's address in its one form; raise ``Failure('invalid-request')`` when it is none."""
-    url = text if "://" in text else f"http://{text}"
-    parts = urlsplit(url)
+    text = text.strip()
     try:
-        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port) and not parts.username
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        good = text.isprintable() and " " not in text and parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port) and not parts.username
+        good = good and not parts.query and not parts.fragment
     except ValueError:
         good = False
-    if not good or parts.query or parts.fragment:
+    if not good:
         raise Failure("invalid-request", f"{text!r} is not the address of a manager; write http://HOST:PORT.")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def check_token(text: str) -> str:
+    """Return a token as it is sent; raise ``Failure('unauthenticated')`` when it can be none."""
+    token = text.strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise Failure("unauthenticated", "That is no token: a token is one word of letters, digits, - and _, such as bai_...")
+    return token
 
 
 def find_login(url: str | None = None, token: str | None = None) -> Login:
@@ -101,7 +110,7 @@ def find_login(url: str | None = None, token: str | None = None) -> Login:
 
     Raise ``Failure('unauthenticated')`` when nobody is logged in. An address without a token uses the token stored for it.
     """
-    url, token = url or os.environ.get(URL) or "", token or os.environ.get(TOKEN) or ""
+    url, token = url or os.environ.get(URL) or "", check_token(token or os.environ.get(TOKEN) or "")
     if url and token:
         return Login(check_url(url), token)
     settings = load_settings()

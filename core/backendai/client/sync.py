@@ -50,7 +50,10 @@ class Client:
     def raw(self, call: Call[Any]) -> Any:
         """Send a call and return its answer as the server wrote it, in plain lists and dictionaries; None where it is empty."""
         data = self.http.ask(call)
-        return json.loads(data) if data else None
+        try:
+            return json.loads(data) if data else None
+        except ValueError as error:
+            raise Failure("internal", f"{call.path} answered with something else than JSON; is {self.http.url} a manager?") from error
 
     def get(self, path: str) -> Any:
         """Return what ``GET`` of a path answers, in plain lists and dictionaries."""

@@ -63,7 +63,7 @@ def pack(source: Path, name: str) -> Iterator[bytes]:
             yield data
     thread.join()
     for error in problems:
-        raise Failure("invalid-request", f"{error.filename or source} cannot be read: {error.strerror}.") from error
+        raise Failure("invalid-request", f"{error.filename or source} cannot be read: {error.strerror or error}.") from error
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -88,8 +88,11 @@ def unpack(pieces: Iterable[bytes], target: Path, report: Callable[[int], None] 
     """
     try:
         with io.BufferedReader(Source(iter(pieces), report), BLOCK) as file, tarfile.open(mode="r|", fileobj=file) as archive:
+            alone = False  # the root is no folder
             for member in archive:
                 _, _, rest = member.name.strip("/").partition("/")
+                if alone:
+                    raise Failure("invalid-request", f"It is not safe to copy this: {member.name} comes after a root that is no folder.")
                 if member.islnk():
                     member.linkname = member.linkname.strip("/").partition("/")[2]
                 if rest:
@@ -98,10 +101,10 @@ def unpack(pieces: Iterable[bytes], target: Path, report: Callable[[int], None] 
                 elif member.isdir():
                     target.mkdir(exist_ok=True)
                 else:
-                    member.name = target.name
+                    alone, member.name = True, target.name
                     archive.extract(member, target.parent, filter="data")
     except OSError as error:
-        raise Failure("invalid-request", f"{error.filename or target} cannot be written: {error.strerror}.") from error
+        raise Failure("invalid-request", f"{error.filename or target} cannot be written: {error.strerror or error}.") from error
     except tarfile.FilterError as error:
         raise Failure("invalid-request", f"It is not safe to copy this: {error}.") from error
     except tarfile.TarError as error:
