@@ -55,7 +55,7 @@ class InsideLaws(Conformance[Runtime]):
     @law()
     async def test_logs_go_on_from_any_piece(self, bench: Bench) -> None:
         """Asked again from a piece's offset, the output goes on just after that piece."""
-        id = await bench.sh("for i in 1 2 3 4 5 6; do echo line $i; sleep 0.02; done")
+        id = await bench.sh("for i in 1 2 3 4; do echo line $i; sleep 0.01; done")
         await bench.ended(id)
         pieces = await bench.chunks(id, follow=False)
         for index, piece in enumerate(pieces[:8]):
@@ -151,7 +151,8 @@ class InsideLaws(Conformance[Runtime]):
                   "kit/empty": (b"", 0o644)}
         await bench.runtime.put_archive(id, HOME, stream(make_tar(wanted)))
         members = await bench.fetch(id, f"{HOME}/kit")
-        found = {"/".join(["kit", *member.name.split("/")[1:]]).rstrip("/"): (data if member.isfile() else None, member.mode & 0o777)
+        root = members[0][0].name if members else ""  # a law of its own looks at that
+        found = {f"kit{member.name.removeprefix(root)}".rstrip("/"): (data if member.isfile() else None, member.mode & 0o777)
                  for member, data in members}
         ensure(found == wanted, f"{wanted} came back as {found}")
 
