@@ -196,6 +196,7 @@ class Engine:
     async def _kill(self, box: Box, shim: int) -> None:
         ended = wait_for_pid(shim)
         until = time.monotonic() + KILL_S
+        self.node.cgroups.hurry(box.name)
         try:
             while not ended.done() and time.monotonic() < until:
                 if not self._signal(box, signals.SIGKILL) and box.shim() == shim and not box.running:

@@ -74,11 +74,13 @@ class Jail:
         self.root = -1
         self.filter = b""
         self.env: dict[str, str] = {}
+        self.doors: list[int] = []
 
     def follow(self) -> NoReturn:
         """Do one operation after another; the last becomes the command."""
         steps: dict[str, tuple[int, Callable[..., object]]] = {
-            "write": (2, put), "rlimit": (3, self.rlimit), "cpus": (1, self.cpus), "unshare": (1, self.unshare),
+            "group": (1, self.group), "enter": (0, self.enter), "unshare": (1, self.unshare), "rlimit": (3, self.rlimit),
+            "cpus": (1, self.cpus),
             "root": (5, self.take_root), "bind": (3, self.bind), "mount": (4, self.mount), "folder": (1, self.folder),
             "hostname": (1, socket.sethostname), "loopback": (0, self.loopback), "pivot": (0, self.pivot), "symlink": (2, self.symlink),
             "readonly": (1, self.readonly), "seccomp": (1, self.load), "join": (4, self.join), "groups": (1, self.groups),
@@ -95,6 +97,14 @@ class Jail:
                 word = {"workdir": "chdir"}.get(name, name)
                 raise Failed(111 if name == "dial" else 125, word, given[0] if given else "", error.errno or 0) from error
         raise Failed(125, "read", "plan", 22)
+
+    def group(self, path: str) -> None:
+        self.doors.append(os.open(path, os.O_WRONLY))
+
+    def enter(self) -> None:
+        for fd in self.doors:
+            os.write(fd, b"0")
+            os.close(fd)
 
     def rlimit(self, number: str, soft: str, hard: str) -> None:
         try:

@@ -73,10 +73,14 @@ def environment(spec: ContainerSpec) -> dict[str, str]:
 
 
 def _enclose(spec: ContainerSpec, ground: Ground) -> Iterator[Sequence[str]]:
-    for group in ground.groups:
-        yield "write", f"{group}/cgroup.procs", "0"
-    yield "unshare", str(NEW_CGROUP)
+    yield from doors(ground.groups)
     yield from rlimits(spec.limits, ground.cpus, ground.enforced, ground.privileged)
+
+
+def doors(groups: Iterable[str]) -> Iterator[Sequence[str]]:
+    """Open the way into the cgroups. It is gone at the end, or a tiny share of a core would make the start itself take long."""
+    for group in groups:
+        yield "group", f"{group}/cgroup.procs"
 
 
 def rlimits(limits: Limits, cpus: Sequence[int] | None, enforced: Container[str], privileged: bool) -> Iterator[Sequence[str]]:
@@ -173,6 +177,8 @@ def _close(spec: ContainerSpec, ground: Ground) -> Iterator[Sequence[str]]:
     if spec.read_only_root:
         yield "readonly", "/"
     yield ("pivot",)
+    yield ("enter",)
+    yield "unshare", str(NEW_CGROUP)
     if ground.privileged:
         yield "groups", ",".join(map(str, spec.edits.gids))
     yield "user", str(spec.user[0]), str(spec.user[1])
@@ -298,11 +304,10 @@ def make_exec(first: tuple[int, int], argv: Sequence[str], env: Mapping[str, str
               groups: Sequence[str], gids: Sequence[int], filter: str, terminal: bool, limits: Iterable[Sequence[str]]) -> list[str]:
     """Return the shim's words for one more process in a container, behind the same walls as the first."""
     words: list[str] = []
-    operations: list[Sequence[str]] = [("write", f"{group}/cgroup.procs", "0") for group in groups]
-    operations += limits
+    operations: list[Sequence[str]] = [*doors(groups), *limits]
     if filter:
         operations.append(("seccomp", filter))
-    operations.append(joining(first, privileged, EVERYWHERE, stay=True))
+    operations += [joining(first, privileged, EVERYWHERE, stay=True), ("enter",)]
     if privileged:
         operations.append(("groups", ",".join(map(str, gids))))
     operations += [("user", str(user[0]), str(user[1])), ("bound",)]

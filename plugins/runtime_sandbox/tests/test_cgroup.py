@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from backendai.spec.runtime_v10 import Limits
+from backendai.spec.runtime_v10 import ContainerSpec, Limits
 from backendai_runtime_sandbox.cgroup import Cgroups, find_cgroups, settings
 from backendai_runtime_sandbox.engine import pick_cpus
+from backendai_runtime_sandbox.plan import Ground, make_plan
 
 LIMITS = Limits(cpu=1500, memory=512 << 20, pids=100)
 
@@ -47,6 +48,23 @@ async def test_groups_are_made_and_read(tmp_path: Path, version: int) -> None:
     assert (usage.io_read, usage.io_write) == ((11, 22) if version == 2 else (None, None))
     assert usage.memory == 4096 and usage.cpu_s == (1.5 if version == 2 else None)
     assert groups.events("one").endswith("memory.events" if version == 2 else "memory.oom_control")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_is_killed_is_no_longer_held_back(tmp_path: Path, version: int) -> None:
+    groups = Cgroups(version, {"cpu": tmp_path}, {})
+    (tmp_path / "one").mkdir()
+    groups.hurry("one")
+    assert (tmp_path / "one" / ("cpu.max" if version == 2 else "cpu.cfs_quota_us")).read_text() == ("max" if version == 2 else "-1")
+    groups.hurry("gone")
+
+
+def test_the_start_itself_is_not_held_back_by_the_limits(tmp_path: Path) -> None:
+    ground = Ground(None, tmp_path, tmp_path, privileged=True, uid=0, gid=0, groups=("/cgroup/cpu/one", "/cgroup/memory/one"))
+    plan = make_plan(ContainerSpec("one", "host", ("true",)), ground)
+    opened, entered = plan.index("/cgroup/memory/one/cgroup.procs"), plan.index("enter")
+    last_mount = max(at for at, word in enumerate(plan) if word in ("bind", "mount", "pivot"))
+    assert opened < last_mount < entered < plan.index("user"), "it enters when all is done, while it still may"
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:

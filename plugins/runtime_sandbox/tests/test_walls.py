@@ -76,15 +76,15 @@ async def test_no_way_to_root(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("fields", [
-    {"workdir": "/tmp\0write\0/etc/planted\0x"}, {"hostname": "a\0write\0/etc/planted\0x"}, {"env": {"A": "\0write\0/etc/planted\0x"}},
-    {"argv": ("true", "\0write")}, {"mounts": (Mount("/usr", "/data\0write\0/etc/planted\0x"),)},
+    {"workdir": "/tmp\0bind\0/etc\0/planted"}, {"hostname": "a\0bind\0/etc\0/planted"}, {"env": {"A": "\0bind\0/etc\0/planted"}},
+    {"argv": ("true", "\0bind")}, {"mounts": (Mount("/usr", "/data\0bind\0/etc\0/planted"),)},
 ])
 async def test_no_word_smuggles_in_an_operation(sandbox: Sandbox, fields: dict[str, object]) -> None:
     with pytest.raises(Failure, match="zero byte"):
         await sandbox.create(spec("true", **fields))
     id = await idle(sandbox)
     with pytest.raises(Failure, match="zero byte"):
-        await sandbox.exec(id, ("true", "\0write"), {}, None, None, False)
+        await sandbox.exec(id, ("true", "\0bind"), {}, None, None, False)
 
 
 async def test_only_three_descriptors_come_in(sandbox: Sandbox) -> None:

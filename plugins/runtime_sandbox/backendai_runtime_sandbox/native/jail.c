@@ -41,7 +41,7 @@ struct attributes { /* struct mount_attr, which older headers lack */
 };
 
 int complain_to = 2, lifeline = -1;
-static int root = -1;
+static int root = -1, doors[8], door_count;
 static struct sock_fprog filter;
 
 _Noreturn void fail(int status, const char *step, const char *what) {
@@ -74,6 +74,18 @@ void put(const char *path, const char *text) {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 || write(fd, text, strlen(text)) < 0) fail(125, "write", path);
     close(fd);
+}
+
+static void open_door(const char *group) {
+    if (door_count == sizeof doors / sizeof *doors) errno = E2BIG, fail(125, "open", group);
+    if ((doors[door_count++] = open(group, O_WRONLY | O_CLOEXEC)) < 0) fail(125, "open", group);
+}
+
+static void enter_groups(void) {
+    while (door_count) {
+        if (write(doors[--door_count], "0", 1) < 0) fail(125, "enter", "cgroup");
+        close(doors[door_count]);
+    }
 }
 
 static int inside(const char *path) {
@@ -288,7 +300,8 @@ _Noreturn void follow(struct plan plan) {
 #define IS(name) (strcmp(op, name) == 0)
 #define TWO (a = next_word(&plan), b = next_word(&plan))
 #define FOUR (TWO, c = next_word(&plan), d = next_word(&plan))
-        if (IS("write")) TWO, put(a, b);
+        if (IS("group")) open_door(next_word(&plan));
+        else if (IS("enter")) enter_groups();
         else if (IS("rlimit")) TWO, c = next_word(&plan), setrlimit(atoi(a), &(struct rlimit){strtoul(b, NULL, 10), strtoul(c, NULL, 10)});
         else if (IS("cpus")) set_cpus(next_word(&plan));
         else if (IS("unshare")) { if (unshare(number(&plan)) < 0) fail(125, "unshare", "namespace"); }
