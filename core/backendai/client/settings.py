@@ -88,11 +88,10 @@ def check_url(text: str) -> str:
     text = text.strip()
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
-        good = text.isprintable() and " " not in text and parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port) and not parts.username
-        good = good and not parts.query and not parts.fragment
+        good = bool(parts.scheme in ("http", "https") and parts.hostname) and parts.port != 0
     except ValueError:
         good = False
-    if not good:
+    if not good or parts.username or parts.query or parts.fragment or not text.isprintable() or " " in text:
         raise Failure("invalid-request", f"{text!r} is not the address of a manager; write http://HOST:PORT.")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
