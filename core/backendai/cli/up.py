@@ -104,7 +104,7 @@ async def _greet(login: Login, data: Path, as_json: bool) -> None:
     bai = "bai" if shutil.which("bai") else sys.argv[0]
     facts: dict[str, Any] = {"address": login.url, "token": f"{login.token}  (kept for you in {settings_path()})",
                              "runtime": f"{agent.runtime} ({agent.engine})", "capacity": slots(agent.capacity), "data": data}
-    print("The platform is ready.\n")
+    print("The platform is ready.\n" if agent.healthy else f"The platform is up, but it can run nothing yet: {agent.why}\n")
     for name, value in facts.items():
         print(f"  {name:10}{value}")
     print(f"\nIn another terminal:  {bai} run -- echo hello\n\nCtrl-C stops it; sessions go on, and are taken over at the next start.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -132,7 +133,7 @@ def _bind(config: ManagerConfig) -> socket.socket:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         return socket.create_server((config.host, config.port), family=family, backlog=1024)
     except OSError as error:
-        said = f"{config.host}:{config.port} cannot be served: {error.strerror}; choose another --listen."
+        said = f"{config.host}:{config.port} cannot be served: {os.strerror(error.errno or 0)}; choose another --listen."
         raise Failure("conflict", said) from error
 
 
