@@ -23,7 +23,8 @@ ONE_PLACE: Mapping[str, tuple[str, ...]] = {
     "asyncpg": ("core/backendai/manager/store",),
     "aiosqlite": ("core/backendai/manager/store",),
     "prometheus_client": ("core/backendai/manager",),
-    "numpy": ("core/backendai/sokovan", "core/backendai/spec/agentselector_v10.py", "plugins/agentselector"),
+    "numpy": ("core/backendai/sokovan", "core/backendai/spec/agentselector_v10.py", "core/backendai/testing/agentselector_v10.py",
+              "plugins/agentselector"),
     "aiodocker": ("plugins/runtime_docker",),
     "argcomplete": ("core/backendai/cli",),
 }
