@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.parts import docker, image, postgres
 from tests.parts.absent import Absent, give_up
+
+if TYPE_CHECKING:
+    from tests.parts.inside import Inside
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +46,12 @@ def postgres_server(_parts: ExitStack) -> str:
         return _parts.enter_context(postgres.postgres_server())
     except Absent as why:
         give_up(why)
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
+    """A platform on a thread of this process, whose containers are quick and need nothing."""
+    from tests.parts.inside import platform_inside  # here, because few tests need it
+
+    with platform_inside(tmp_path_factory.mktemp("inside")) as platform:
+        yield platform
