@@ -30,7 +30,7 @@ def test_exit_statuses_are_true(platform: Platform, name: str, status: int) -> N
 def test_ten_megabytes_arrive_byte_for_byte(platform: Platform) -> None:
     want = "".join(f"{number}\n" for number in range(1, LINES + 1)).encode()
     assert len(want) > 10_000_000
-    got = platform.run(f"seq 1 {LINES}").out
+    got = platform.run(f"seq 1 {LINES}", timeout_s=170).out
     assert (len(got), hashlib.sha256(got).hexdigest()) == (len(want), hashlib.sha256(want).hexdigest())
 
 
