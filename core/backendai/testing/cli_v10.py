@@ -13,8 +13,8 @@ from backendai.spec.cli_v10 import SPEC, Cli, Command
 from backendai.testing.laws import Conformance, Violation, Weight, ensure, law
 
 BUILT_IN = frozenset({
-    "agents", "completion", "config", "cp", "events", "exec", "image", "info", "login", "logs", "plugin", "ps", "rm", "run", "serve",
-    "start", "stats", "stop", "token", "up", "user"})
+    "agents", "completion", "config", "cp", "events", "exec", "help", "image", "info", "login", "logs", "plugin", "ps", "rm", "run",
+    "serve", "start", "stats", "stop", "token", "up", "user", "whoami"})
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
