@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from backendai.manager import faults
 from backendai.manager.access import Caller
 from backendai.manager.auth import TokenCache
 from backendai.manager.bus import Bus
@@ -347,18 +346,27 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(data: Path, db_url: str = "", **config: Any) -> AsyncIterator[Stage]:
-    """A stage on a new database."""
-    settings = replace(ManagerConfig(data=data, db_url=db_url), **config)
-    host = PluginHost(SPECS, settings.plugins, lambda fault: faults.plugin_fault(stage.context, fault))
-    stage = Stage(settings, host)
+async def plugins(config: ManagerConfig) -> AsyncIterator[PluginHost]:
+    """The plugins that are installed, started."""
+    host = PluginHost(SPECS, config.plugins)
     await host.start()
     try:
-        await stage.start()
-        yield stage
+        yield host
     finally:
-        await stage.kill()
         await host.stop()
+
+
+@asynccontextmanager
+async def staged(data: Path, db_url: str = "", host: PluginHost | None = None, **config: Any) -> AsyncIterator[Stage]:
+    """A stage on a database. host: plugins that several stages share."""
+    settings = replace(ManagerConfig(data=data, db_url=db_url), **config)
+    async with AsyncExitStack() as stack:
+        stage = Stage(settings, host or await stack.enter_async_context(plugins(settings)))
+        try:
+            await stage.start()
+            yield stage
+        finally:
+            await stage.kill()
 
 
 async def refused(attempt: Callable[[], Any]) -> Failure:
