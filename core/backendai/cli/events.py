@@ -41,10 +41,11 @@ def _watch(client: Client, follow: bool, last: int | None, as_json: bool) -> Non
             sys.stdout.write((data.decode() if as_json else _line(event)) + "\n")
             sys.stdout.flush()
 
+    if not follow:
+        once()
+        return
     while True:
         patiently(once, lambda: last or 0)
-        if not follow:
-            return
         time.sleep(1)  # the server ends a stream when it stops
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,14 +86,18 @@ async def _input() -> Any:
     queue: asyncio.Queue[bytes] = asyncio.Queue(4)
 
     def read() -> None:
-        while True:
-            data = os.read(0, CHUNK)
+        data = b"-"
+        while data:
             try:
-                asyncio.run_coroutine_threadsafe(queue.put(data), loop).result()
-            except RuntimeError:
-                return  # the loop has ended
-            if not data:
-                return
+                data = os.read(0, CHUNK)
+            except OSError:
+                data = b""  # it is closed
+            put = queue.put(data)
+            try:
+                asyncio.run_coroutine_threadsafe(put, loop).result()
+            except (RuntimeError, CancelledError):
+                put.close()
+                return  # the command has ended, and nobody takes any more
 
     threading.Thread(target=read, daemon=True, name="stdin").start()
     while data := await queue.get():

@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if "_ARGCOMPLETE" in os.environ:
         complete()
+    if words[:1] == ["--json"] and len(words) > 1:
+        words[:2] = [words[1], "--json"]
     if not words or words[0] in ("-h", "--help", "help"):
         if len(words) > 1:
             return main([*words[1:], "--help"])
@@ -78,12 +80,17 @@ def run(name: str, rest: list[str]) -> int:
     """Run one command; a ``Failure`` becomes a sentence on standard error and the exit status of its kind."""
     from backendai.model.errors import Failure
 
+    as_json = "--json" in (rest[: rest.index("--")] if "--" in rest else rest)
     try:
         runner = find(name)
         options = read(name, runner, rest)
         return int(runner.run(options))
     except Failure as failure:
-        return complain(failure, "--json" in (rest[: rest.index("--")] if "--" in rest else rest))
+        return complain(failure, as_json)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return complain(Failure("invalid-request", f"{error.filename} cannot be used: {error.strerror}."), as_json)
 
 
 def complain(failure: Failure, as_json: bool = False) -> int:
@@ -93,7 +100,9 @@ def complain(failure: Failure, as_json: bool = False) -> int:
 
         sys.stderr.write(json.dumps(failure.problem()) + "\n")
     else:
-        sys.stderr.write(f"bai: {failure.message}\n")
+        from backendai.cli.screen import say
+
+        say(f"bai: {failure.message}")
     return failure.kind.exit
 
 
@@ -110,14 +119,14 @@ def find(name: str) -> ModuleType | Command:
 
 def read(name: str, runner: Any, rest: list[str]) -> Namespace:
     """Read the arguments of a command. What stands behind ``--`` is the option ``command``, untouched."""
-    from argparse import ArgumentParser
+    from backendai.cli.parser import Parser
 
-    parser = ArgumentParser(prog=f"bai {name}", allow_abbrev=False)
+    parser = Parser(prog=f"bai {name}", allow_abbrev=False)
     prepare(parser, name, runner)
     before, behind = (rest[: rest.index("--")], rest[rest.index("--") + 1 :]) if "--" in rest else (rest, [])
     options = parser.parse_args(before)
     if behind and not hasattr(options, "words"):
-        parser.error(f"bai {name} takes no command behind --")
+        parser.error("it takes no command behind `--`")
     options.command = [*getattr(options, "words", ()), *behind]
     return options
 

@@ -30,7 +30,8 @@ def run(options: Namespace) -> int:
     if options.json:
         return show_json(page)
     if options.quiet:
-        print("\n".join(session["id"] for session in page["items"]))
+        for session in page["items"]:
+            print(session["id"])
         return 0
     several = len({session["owner"] for session in page["items"]}) > 1
     heads = ["NAME", *(["OWNER"] if several else []), "ID", "TYPE", "STATE", "EXIT", "IMAGE", "AGENT", "SLOTS", "AGE", "WHY"]

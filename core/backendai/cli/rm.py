@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from backendai.cli.each import each
-from backendai.cli.screen import Status, connect, names_sessions, show_json
+from backendai.cli.each import forget
+from backendai.cli.screen import Status, connect, names_sessions
 from backendai.client import calls
 
 
@@ -19,12 +19,9 @@ def run(options: Namespace) -> int:
     """Forget them, their output included."""
     with connect() as client, Status() as status:
 
-        def remove(name: str) -> str:
+        def remove(name: str) -> None:
             status.show(f"removing {name}")
             client.raw(calls.remove_session(name, options.force))
-            if not options.json:
-                print(name, flush=True)
-            return name
+            status.clear()
 
-        removed, exit = each(options.sessions, remove)
-    return show_json({"removed": removed}) or exit if options.json else exit
+        return forget(options.sessions, remove, options.json)

@@ -53,7 +53,7 @@ def show_facts(facts: Mapping[str, str]) -> None:
 
 def plain(text: str) -> str:
     """Return *text* without what would move a terminal's cursor or change its colours."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
 
 
 def say(text: str) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from backendai.cli import roles, setting
 from backendai.model.errors import Failure
 
-LISTEN = "127.0.0.1:8080"
 TOKEN = "BACKENDAI_AGENT_TOKEN"
 
 
@@ -19,7 +18,7 @@ def arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="role", required=True, metavar="ROLE")
     manager = commands.add_parser("manager", help="the API, the queue and the database")
     roles.add_options(manager, "info")
-    manager.add_argument("--listen", default=LISTEN, metavar="HOST:PORT", help=f"{LISTEN} when left out; port 0 for any free one")
+    manager.add_argument("--listen", metavar="HOST:PORT", help=f"{setting.LISTEN} when left out; port 0 for any free one")
     manager.add_argument("--db", metavar="URL", help="postgresql://USER:PASSWORD@HOST/NAME; SQLite in --data when left out")
     manager.add_argument("--scheduler", help="the plugin that says who is next")
     manager.add_argument("--selector", help="the plugin that says where")
@@ -48,9 +47,9 @@ async def _manager(options: Namespace, file: setting.File, data: Path, end: asyn
     from backendai.manager.config import ManagerConfig
     from backendai.manager.serve import serve_manager
 
-    host, port = setting.read_listen(options.listen)
     config = setting.shape(file, "manager", ManagerConfig, {
-        "data": data, "host": host, "port": port, "db_url": options.db, "scheduler": options.scheduler, "selector": options.selector})
+        "data": data, **setting.where(options.listen, file), "db_url": options.db, "scheduler": options.scheduler,
+        "selector": options.selector})
     async with serve_manager(config) as serving:
         print(f"The manager serves {serving.url}")
         if serving.first_admin_token is not None:

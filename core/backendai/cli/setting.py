@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +17,8 @@ from backendai.model.slots import parse_slots
 from backendai.plugin.host import Settings
 
 T = TypeVar("T")
+HOST, PORT = "127.0.0.1", 8080
+LISTEN = f"{HOST}:{PORT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ def read_file(path: Path | None) -> File:
     tables = {each.name for each in fields(File)} - {"path"}
     if unknown := sorted(given.keys() - tables):
         raise Failure("invalid-request", f"{path}: nothing is called [{unknown[0]}]; there are {', '.join(sorted(tables))}.")
+    if wrong := sorted(name for name, table in given.items() if not isinstance(table, dict)):
+        raise Failure("invalid-request", f"{path}: {wrong[0]} must be a table, [{wrong[0]}].")
     return File(path, **given)
 
 
@@ -48,8 +53,11 @@ def shape(file: File, table: str, type: type[T], fixed: Mapping[str, Any]) -> T:
     known = {each.name for each in fields(type)} - {"plugins", "data"}  # type: ignore[arg-type]  # a dataclass
     if unknown := sorted(given.keys() - known):
         raise Failure("invalid-request", f"{file.path}: [{table}] has no {unknown[0]}; it has {', '.join(sorted(known))}.")
-    if "default_slots" in given:
-        given["default_slots"] = parse_slots(given["default_slots"])
+    if isinstance(given.get("default_slots"), dict):
+        try:
+            given["default_slots"] = parse_slots(given["default_slots"])
+        except Failure as failure:
+            raise Failure("invalid-request", f"{file.path}: [{table}] default_slots: {failure.message}") from failure
     said = {name: value for name, value in fixed.items() if value is not None}
     return _convert(file, table, {**given, **said, "plugins": plugins(file)}, type)
 
@@ -84,11 +92,16 @@ def default_data() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "backendai"
 
 
+def where(text: str | None, file: File) -> dict[str, Any]:
+    """Return host and port to listen at: what the command line says, else what the file says, else the usual ones."""
+    if text is None:
+        return {"host": HOST, "port": PORT} | {name: file.manager[name] for name in ("host", "port") if name in file.manager}
+    return dict(zip(("host", "port"), read_listen(text), strict=True))
+
+
 def read_listen(text: str) -> tuple[str, int]:
-    """Read ``HOST:PORT``, ``:PORT`` or ``HOST``."""
-    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
-    if not colon:
-        host, port = text, "8080"
-    if not port.isdigit() or int(port) > 65535:
-        raise Failure("invalid-request", f"--listen {text}: write HOST:PORT, such as 127.0.0.1:8080, with port 0 for any free one.")
-    return host.strip("[]") or "0.0.0.0", int(port)
+    """Read ``HOST:PORT``, ``:PORT`` for every address of the machine, or ``HOST``; an IPv6 address stands in brackets."""
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/]*))(?::([0-9]{1,5}))?", text)
+    if found is None or not text or int(found[3] or 0) > 65535:
+        raise Failure("invalid-request", f"--listen {text}: write HOST:PORT, such as {LISTEN} or [::1]:0; port 0 is any free one.")
+    return found[1] or found[2] or "0.0.0.0", PORT if found[3] is None else int(found[3])

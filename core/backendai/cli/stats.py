@@ -26,22 +26,22 @@ def run(options: Namespace) -> int:
     with connect() as client:
         if options.session is not None:
             name = client.raw(calls.get_session(options.session))["name"]
-            found = {name: client.raw(calls.stats_of_session(options.session))}
+            found = [(name, client.raw(calls.stats_of_session(options.session)))]
         else:
             found = _all(client)
     if options.json:
-        return show_json({"items": list(found.values())} if options.session is None else next(iter(found.values())))
+        return show_json({"items": [stats for _, stats in found]} if options.session is None else found[0][1])
     show_table(("SESSION", "AGENT", "CPU S", "MEMORY", "PEAK", "DISK READ", "WRITTEN", "NET IN", "OUT", "PIDS"),
-               [_row(name, kernel) for name, stats in found.items() for kernel in stats["kernels"]])
+               [_row(name, kernel) for name, stats in found for kernel in stats["kernels"]])
     return 0
 
 
-def _all(client: Client) -> dict[str, Any]:
-    found = {}
+def _all(client: Client) -> list[tuple[str, dict[str, Any]]]:
+    found = []
     for session in collect(client, False, None)["items"]:
         try:
             if session["state"] == "RUNNING":
-                found[session["name"]] = client.raw(calls.stats_of_session(session["id"]))
+                found.append((session["name"], client.raw(calls.stats_of_session(session["id"]))))
         except Failure as failure:
             if failure.code != "not-found":  # it has gone meanwhile
                 raise

@@ -22,7 +22,7 @@ def run(options: Namespace) -> int:
     """Ask all of them to end, then wait for each."""
     grace_s = read_time("--grace", options.grace)
     with connect() as client, Status() as status:
-        asked, exit = each(options.sessions, lambda name: client.raw(calls.stop_session(name, grace_s)))
+        asked, exit = each(options.sessions, lambda name: client.raw(calls.stop_session(name, grace_s)), options.json)
         ended = []
         for session in asked:
             ended.append(session if options.detach else until_final(client, session["id"], status))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from backendai.cli.asking import read_time
-from backendai.cli.each import each
+from backendai.cli.each import forget
 from backendai.cli.screen import age, clock, connect, say, show_json, show_table
 from backendai.client import calls
 
@@ -37,7 +37,7 @@ def run(options: Namespace) -> int:
             print(made["token"])
             return 0
         if options.verb == "rm":
-            return each(options.ids, lambda token: client.raw(calls.remove_token(token)))[1]
+            return forget(options.ids, lambda token: client.raw(calls.remove_token(token)), options.json)
         page = client.raw(calls.list_tokens())
     if options.json:
         return show_json(page)

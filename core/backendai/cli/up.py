@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from backendai.manager.config import ManagerConfig
     from backendai.manager.serve import ManagerHandle
 
-LISTEN = "127.0.0.1:8080"
 TOKEN_NAME = "bai up"
 NODE = "box"
 SANDBOX = "runtime_v10.sandbox"
@@ -29,7 +28,7 @@ SANDBOX = "runtime_v10.sandbox"
 def arguments(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     roles.add_options(parser, "warning")
-    parser.add_argument("--listen", default=LISTEN, metavar="HOST:PORT", help=f"{LISTEN} when left out; port 0 for any free one")
+    parser.add_argument("--listen", metavar="HOST:PORT", help=f"{setting.LISTEN} when left out; port 0 for any free one")
     parser.add_argument("--runtime", default=None, metavar="auto|docker|sandbox",
                         help="what runs containers: auto takes docker when its engine answers, else the sandbox; or another plugin's name")
 
@@ -54,8 +53,7 @@ def configure(options: Namespace, data: Path) -> tuple[ManagerConfig, AgentConfi
     from backendai.manager.config import ManagerConfig
 
     file = setting.read_file(options.config)
-    host, port = setting.read_listen(options.listen)
-    manager = setting.shape(file, "manager", ManagerConfig, {"data": data / "manager", "host": host, "port": port})
+    manager = setting.shape(file, "manager", ManagerConfig, {"data": data / "manager", **setting.where(options.listen, file)})
     agent = setting.shape(file, "agent", AgentConfig, {
         "data": data / "agent", "manager_url": "", "token": "", "name": None if "name" in file.agent else NODE, "runtime": options.runtime})
     given = agent.plugins.options.get(SANDBOX, {})

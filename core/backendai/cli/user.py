@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from backendai.cli.each import each
+from backendai.cli.each import forget
 from backendai.cli.screen import age, connect, say, show_json, show_table
 from backendai.client import calls
 
@@ -35,7 +35,7 @@ def run(options: Namespace) -> int:
     """Make, list, change or deactivate accounts."""
     with connect() as client:
         if options.verb == "rm":
-            return each(options.names, lambda name: client.raw(calls.remove_user(name)))[1]
+            return forget(options.names, lambda name: client.raw(calls.remove_user(name)), options.json)
         if options.verb == "ls":
             page = client.raw(calls.list_users())
             return show_json(page) if options.json else _table(page["items"])
