@@ -27,7 +27,7 @@ def for_all(make: Callable[[Random], T], holds: Callable[[T], None], count: int 
         _search(run, count)
     except Exception:
         if broken:  # the last one is the smallest
-            raise broken[-1] from broken[-1].__cause__
+            raise Violation(*broken[-1].args) from broken[-1].__cause__  # without the notes of hypothesis
         raise
 
 

@@ -7,6 +7,7 @@ import gc
 import io
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -58,6 +59,8 @@ def _impure(function: Any) -> str:
         return f"random.{name}"
     if (module in _OUTSIDE and name not in _HARMLESS) or (module == "builtins" and name in _SAID):
         return name if module == "builtins" else f"{module}.{name}"
+    if isinstance(owner, socket.SocketType):
+        return f"socket.{name}"
     if isinstance(owner, io.IOBase) and not isinstance(owner, io.StringIO | io.BytesIO):
         return f"{type(owner).__name__}.{name}"
     return ""
