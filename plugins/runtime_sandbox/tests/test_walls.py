@@ -31,7 +31,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 X86 = platform.machine() == "x86_64"
 calls = {
     "mount": 165 if X86 else 40, "umount2": 166 if X86 else 39, "pivot_root": 155 if X86 else 41, "setns": 308 if X86 else 268,
-    "bpf": 321 if X86 else 280, "keyctl": 250 if X86 else 219, "perf_event_open": 298 if X86 else 241, "open_tree": 428, "fsopen": 430,
+    "bpf": 321 if X86 else 280, "keyctl": 250 if X86 else 219, "add_key": 248 if X86 else 217, "request_key": 249 if X86 else 218,
+    "perf_event_open": 298 if X86 else 241, "open_tree": 428, "fsopen": 430,
     "io_uring_setup": 425, "kexec_load": 246 if X86 else 104, "userfaultfd": 323 if X86 else 282, "init_module": 175 if X86 else 105,
     "reboot": 169 if X86 else 142, "swapon": 167 if X86 else 224, "chroot": 161 if X86 else 51,
 }
@@ -85,6 +86,37 @@ async def test_no_word_smuggles_in_an_operation(sandbox: Sandbox, fields: dict[s
     id = await idle(sandbox)
     with pytest.raises(Failure, match="zero byte"):
         await sandbox.exec(id, ("true", "\0bind"), {}, None, None, False)
+
+
+async def test_no_secret_of_the_platform_comes_in_by_the_environment(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKENDAI_TOKEN", "baa_secret")
+    script = "tr '\\0' '\\n' < /proc/1/environ; cat /proc/*/environ | grep -ac secre[t]; cat /proc/*/cmdline | grep -ac sandbo[x]; exit 0"
+    id = await idle(sandbox)
+    out, _, _ = await finish(await sandbox.exec(id, ("sh", "-c", script), {}, None, None, False))
+    lines = out.decode().splitlines()
+    assert {line.partition("=")[0] for line in lines[:-2]} == {"PATH", "HOME", "HOSTNAME"}
+    assert lines[-2:] == ["0", "0"]
+
+
+async def test_keys_of_the_node_are_out_of_sight(sandbox: Sandbox) -> None:
+    outcome = await run(sandbox, "cat /proc/keys /proc/key-users; (echo x > /proc/keys) 2>/dev/null && echo written; exit 0")
+    assert (outcome.out, outcome.code) == ("", 0)
+
+
+async def test_nobody_can_look_into_a_process_on_its_way_in(sandbox: Sandbox) -> None:
+    """A process that joins by exec comes from outside; until it has shut the doors it may not be traced, read or asked for its files."""
+    spy = await sandbox.create(spec("""
+        while :; do
+            for p in /proc/[0-9]*; do
+                if ls -a $p/root/var/lib $p/cwd/ 2>/dev/null | grep -E '^(dpkg|containers|programs)$'; then echo "saw files by $p"; fi
+                if ls -l $p/fd 2>/dev/null | grep -E 'memfd|cgroup'; then echo "saw descriptors by $p"; fi
+            done
+        done"""))
+    await sandbox.start(spy)
+    for _ in range(30):
+        assert (await finish(await sandbox.exec(spy, ("true",), {}, None, None, False)))[2] == 0
+    await sandbox.stop(spy, "SIGKILL", 0)
+    assert (await output(sandbox, spy))[0] == b""
 
 
 async def test_only_three_descriptors_come_in(sandbox: Sandbox) -> None:
