@@ -64,7 +64,7 @@ class Containers:
             if (begun is not False or id in self._unsure) and (found := await self._inspect(id)) is not None:
                 if to_container(found).state is not ContainerState.CREATED:
                     return
-                if begun:
+                if begun and not found["State"].get("Error"):  # else it knows that it did not start it
                     raise Failure("runtime-fault", FORGOTTEN, detail=id)
             self._unsure.add(id)
             try:
