@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,54 @@ async def test_it_has_no_power_over_the_host(bench: Any) -> None:
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
-async def test_even_root_inside_has_no_power(bench: Any) -> None:
-    id = await bench.run(user=(0, 0))
-    for attempt in ("mount -t tmpfs none /mnt", "mknod /tmp/disk b 254 0", "chroot / true", "hostname other", "unshare -n true",
-                    "echo 1 > /proc/sys/kernel/sysrq", "dd if=/dev/mem count=1", "ip link add x type dummy", "chown 1 /etc/passwd"):
-        code, _, _ = await bench.inside(id, "sh", "-c", attempt)
+ATTEMPTS = (
+    "mount -t tmpfs none /mnt", "mount --bind /etc /tmp", "umount /proc/sys", "mknod /tmp/disk b 254 0", "chroot / true", "hostname other",
+    "unshare -n true", "unshare -m true", "unshare -U true", "nsenter -t 1 -m true", "dd if=/dev/mem count=1", "chown 1 /etc/passwd",
+    "echo 1 > /proc/sys/kernel/sysrq", "echo b > /proc/sysrq-trigger", "dmesg", "head -c 1 /proc/kcore | grep -q .", "grep -q . /proc/keys",
+    "test -e /run/docker.sock -o -e /var/run/docker.sock", "test -b /dev/vda -o -b /dev/sda", "kill -9 2",
+    "for g in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $g/mine && exit 0; done; false",
+    "for f in /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs; do echo $$ > $f && exit 0; done; false",
+    "for f in /sys/fs/cgroup/*/*.limit_in_bytes /sys/fs/cgroup/memory.max; do echo 9999999999 > $f && exit 0; done; false",
+)
+CALLS = {"keyctl": 250, "add_key": 248, "request_key": 249, "bpf": 321, "perf_event_open": 298, "init_module": 175, "kexec_load": 246,
+         "setns": 308, "pivot_root": 155, "reboot": 169, "swapon": 167}
+
+
+@pytest.mark.parametrize("user", [(1000, 1000), (0, 0)], ids=["user", "root"])
+async def test_whoever_it_is_it_has_no_power(bench: Any, user: tuple[int, int]) -> None:
+    id = await bench.run(user=user)
+    for attempt in ATTEMPTS:
+        code, _, _ = await bench.inside(id, "sh", "-c", f"({attempt}) </dev/null >/dev/null 2>&1")
         assert code != 0, attempt
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers of the calls are those of x86_64")
+@pytest.mark.parametrize("user", [(1000, 1000), (0, 0)], ids=["user", "root"])
+async def test_dangerous_calls_are_refused(bench: Any, user: tuple[int, int]) -> None:
+    tries = "; ".join(f"$! = 0; print '{name} ', syscall({number}, 0, 0, 0, 0, 0), ' ', $! + 0, qq(\\n)" for name, number in CALLS.items())
+    said = await bench.say("perl", "-e", tries, user=user)
+    assert said.splitlines() == [f"{name} -1 {errno.EPERM}" for name in CALLS]
+
+
+async def test_no_secret_of_the_platform_comes_in_by_the_environment(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKENDAI_TOKEN", "baa_secret")
+    said = await bench.say("sh", "-c", "cat /proc/[0-9]*/environ | tr '\\0' '\\n'")
+    assert {line.partition("=")[0] for line in said.splitlines()} <= {"PATH", "HOME", "HOSTNAME", "PWD", "SHLVL", "container", "TERM"}
+
+
+@pytest.mark.parametrize("network", ["private", "outward"])
+async def test_the_platform_s_sockets_are_out_of_reach(bench: Any, network: str) -> None:
+    name = f"bai-test-{os.getpid()}"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind(f"\0{name}")
+        abstract.listen()
+        id = await bench.run(network=network)
+        _, out, _ = await bench.inside(id, "perl", "-MSocket", "-e", f"""
+            socket(my $tcp, PF_INET, SOCK_STREAM, 0); alarm 5;
+            print connect($tcp, pack_sockaddr_in({server.getsockname()[1]}, inet_aton('127.0.0.1'))) ? 'reached' : 'refused', ' ';
+            socket(my $unix, PF_UNIX, SOCK_STREAM, 0);
+            print connect($unix, pack_sockaddr_un("\\0{name}")) ? 'reached' : 'refused'""")
+    assert out == b"refused refused"
 
 
 async def test_a_setuid_program_gives_nothing(bench: Any) -> None:
