@@ -121,8 +121,7 @@ class Storm:
                 if ordeal.kind == "stop":
                     self._try(deadline, lambda: self.platform.rest("POST", f"/v1/sessions/{ordeal.id}/stop", {}))
                 else:
-                    kill_container(ordeal.mark, deadline)
-                    self.struck["container"] += 1
+                    self.struck["container"] += kill_container(ordeal.mark, deadline, lambda: self._is_over(ordeal, deadline))
             self._reach(ordeal, deadline, "final")
         except Exception as error:  # the storm's verdict, not the end of it
             ordeal.wrong.append(f"{type(error).__name__}: {error}")
@@ -134,6 +133,9 @@ class Storm:
                 return
             if time.monotonic() > deadline:
                 raise TimeoutError(f"stuck in {ordeal.end['state']}: {ordeal.end['hold'] or ordeal.end['reason'] or 'it does not say why'}")
+
+    def _is_over(self, ordeal: Ordeal, deadline: float) -> bool:
+        return self._try(deadline, lambda: self.platform.rest("GET", f"/v1/sessions/{ordeal.id}"))["state"] in FINAL
 
     def _try(self, deadline: float, call: Callable[[], Any]) -> Any:
         """Call until the manager is there to answer; a refusal is final."""
@@ -168,8 +170,8 @@ class Storm:
                 ordeal.wrong.append(f"{got} is not {want}: {ordeal.end['reason']}")
 
 
-def kill_container(mark: str, deadline: float) -> None:
-    """Kill the container whose command has *mark*, as something on its node might."""
+def kill_container(mark: str, deadline: float, is_over: Callable[[], bool]) -> bool:
+    """Kill the container whose command has *mark*, as something on its node might; False where the session is over before it."""
     while time.monotonic() < deadline:
         found = [pid for pid in processes.processes() if pid != os.getpid() and mark in processes.read(pid, "cmdline")]
         inside = [pid for pid in found if in_own_namespace(pid)]
@@ -178,7 +180,9 @@ def kill_container(mark: str, deadline: float) -> None:
                 os.kill(inside[-1], signal.SIGKILL)
             except ProcessLookupError:
                 continue
-            return
+            return True
+        if is_over():
+            return False
         time.sleep(0.05)
     raise TimeoutError("it is said to run, and there is no process of it")
 
