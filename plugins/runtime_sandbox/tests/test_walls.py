@@ -55,6 +55,18 @@ async def test_dangerous_calls_are_refused(sandbox: Sandbox) -> None:
     assert "clone3 -1 ENOSYS" in out and "newest -1 ENOSYS" in out
 
 
+async def test_a_process_that_joins_is_behind_the_same_walls(sandbox: Sandbox) -> None:
+    id = await idle(sandbox)
+    script = "grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Gid|Groups)' {}; readlink /proc/self/ns/{{mnt,pid,net,ipc,uts,user}}"
+    first, _, _ = await finish(await sandbox.exec(id, ("bash", "-c", script.format("/proc/1/status")), {}, None, None, False))
+    joined, _, _ = await finish(await sandbox.exec(id, ("bash", "-c", script.format("/proc/self/status")), {}, None, None, False))
+    assert joined == first and b"Seccomp:\t2" in joined
+    assert (await run(sandbox, "", argv=("bash", "-c", script.format("/proc/self/status")))).out != joined.decode(), "others have others"
+    out, _, code = await finish(await sandbox.exec(id, (PYTHON, "-c", CALLS), {}, None, None, False))
+    answers = {tuple(line.split()[1:]) for line in out.decode().splitlines() if not line.startswith(("clone3", "newest"))}
+    assert (answers, code) == ({("-1", "EPERM")}, 0), out
+
+
 async def test_the_filter_may_be_left_out(sandbox: Sandbox) -> None:
     outcome = await run(sandbox, "grep ^Seccomp: /proc/self/status", seccomp=False)
     assert outcome.out.split()[1] == "0"
