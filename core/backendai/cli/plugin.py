@@ -73,9 +73,9 @@ def check(options: Namespace) -> int:
     results: list[Result] = []
     with _silent():
         for result in check_each(kit, options.id, _options(options.option), **more):
-            results.append(result)
             if not options.json:
-                _show(result)
+                _show(result, results[-1].why if results else "")
+            results.append(result)
     report = Report(options.id, tuple(results))
     if options.json:
         show_json(_plain(report))
@@ -140,11 +140,12 @@ def _options(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def _show(result: Result) -> None:
+def _show(result: Result, said: str) -> None:
+    """Print one law. said: the reason that was printed last, which need not be printed again."""
     mark = {"pass": "pass", "fail": "FAIL", "skip": "skip"}[result.outcome]
     weight = "" if result.law.weight == "required" else f" ({result.law.weight})"
     print(plain(f"{mark}  {result.law.sentence}{weight}"))
-    if result.why:
+    if result.why and result.why != said:
         print(plain(f"      {result.law.name}: {result.why}"))
     sys.stdout.flush()
 

@@ -140,7 +140,12 @@ class Bench:
 @asynccontextmanager
 async def make_bench(runtime: Runtime, image: str, patience_s: float) -> AsyncIterator[Bench]:
     """Give a bench; its containers are removed at the end."""
-    can = await runtime.probe()
+    try:
+        can = await runtime.probe()
+    except Failure as failure:
+        if failure.code == "unavailable":
+            raise NotHere(f"it is not usable here: {failure.message}") from failure
+        raise
     folder = _make_folder()
     bench = Bench(runtime, can, image or can.default_image, folder, patience_s)
     try:

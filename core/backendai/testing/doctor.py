@@ -133,7 +133,7 @@ def diagnose(row: Row) -> Finding:
         return Finding(row.id, f"It cannot be imported: {row.why}",
                        f"Run `pip install --force-reinstall {row.dist}`; it brings what it needs.")
     if "option" in row.why and row.why.startswith("Incompatible"):
-        return Finding(row.id, row.why, f"Correct its options under [plugins.options] (the id is {row.id}).")
+        return Finding(row.id, row.why, f"""Correct its options under [plugins."{row.id}"] of the configuration.""")
     if row.why.startswith("Incompatible"):
         return Finding(row.id, f"It does not fit its contract: {row.why.partition(': ')[2]}",
                        f"Upgrade {row.dist}; its authors can run `bai plugin check {row.id}`.")

@@ -149,6 +149,12 @@ def test_check_grades(bai: Run, site: Path) -> None:
     assert said.splitlines()[-1].startswith("scheduler_v10.lazy: grade B. Every required law holds: 14 hold, 1 do not")
 
 
+def test_check_says_one_reason_once(bai: Run, site: Path) -> None:
+    install(site, "moon", schedulers(absent="moon:Absent"))
+    said = bai("check", "scheduler_v10.absent").stdout
+    assert (said.count("skip  "), said.count("there is no moon")) == (15, 1)
+
+
 def test_check_takes_options(bai: Run) -> None:
     assert bai("check", "scheduler_v10.fifo", "-o", "overtake=true").returncode == 0
     wrong = bai("check", "scheduler_v10.fifo", "-o", "overtake=maybe")
