@@ -20,7 +20,7 @@ _CLOCKS = frozenset({"time", "time_ns", "monotonic", "monotonic_ns", "perf_count
                      "sleep", "localtime", "gmtime"})
 _NOW = frozenset({"now", "utcnow", "today"})
 _OUTSIDE = frozenset({"posix", "nt", "_io", "io", "_socket", "_posixsubprocess", "select"})
-_HARMLESS = frozenset({"fspath", "StringIO", "BytesIO"})
+_HARMLESS = frozenset({"fspath", "StringIO", "BytesIO", "_path_normpath", "_path_splitroot", "_path_splitroot_ex"})
 _SAID = frozenset({"print", "input"})
 
 

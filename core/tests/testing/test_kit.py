@@ -154,7 +154,9 @@ def test_examples_that_differ_from_run_to_run_are_still_a_violation() -> None:
         for_all(lambda random: random.randint(0, 9), holds)
 
 
-UNCONNECTED = socket.socket()
+def ask_a_socket() -> object:
+    with socket.socket() as unconnected:
+        return unconnected.getsockname()
 
 
 @pytest.mark.parametrize(("act", "seen"), [
@@ -163,7 +165,7 @@ UNCONNECTED = socket.socket()
     (lambda: os.urandom(1), "posix.urandom"), (lambda: os.listdir("/"), "posix.listdir"),  # noqa: PTH208 - the call itself is meant
     (lambda: print(end=""), "print"),  # noqa: T201 - as it is
     (lambda: Path("/proc/self/comm").read_text(), "io"), (lambda: socket.getaddrinfo("127.0.0.1", 1), "_socket.getaddrinfo"),
-    (lambda: UNCONNECTED.getsockname(), "socket.getsockname"),
+    (ask_a_socket, "socket."),
 ])
 def test_what_is_impure_is_seen(act: Callable[[], object], seen: str) -> None:
     with watching() as calls:
