@@ -7,12 +7,14 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backendai.cli.screen import connect, plain, show_json, show_table
 from backendai.model.errors import Failure
 
 if TYPE_CHECKING:
+    from backendai.plugin.host import Settings
     from backendai.testing.check import Report, Result
 
 ILL = 1  # the exit status of a check or a diagnosis that found something
@@ -31,7 +33,9 @@ def arguments(parser: ArgumentParser) -> None:
     new.add_argument("group", metavar="GROUP", help="what it decides: scheduler, agentselector, runtime, accelerator, hook, webapp, "
                                                     "monitor_stats, monitor_error or cli")
     new.add_argument("name", metavar="NAME", help="such as my-policy; the package is called backendai-NAME")
-    commands.add_parser("doctor", help="say what is wrong with the plugins that are installed here, and how to mend it")
+    doctor = commands.add_parser("doctor", help="say what is wrong with the plugins that are installed here, and how to mend it")
+    for each in (ls, check, doctor):
+        each.add_argument("--config", type=Path, metavar="FILE", help="a role's TOML file: what [plugins] says holds")
 
 
 def run(options: Namespace) -> int:
@@ -52,8 +56,9 @@ def list_(options: Namespace) -> int:
         return 0
     from backendai.testing.doctor import list_plugins
 
+    settings = _settings(options)
     with _silent():
-        rows = asyncio.run(list_plugins())
+        rows = asyncio.run(list_plugins(settings))
     if options.json:
         return show_json([{"id": r.id, "dist": r.dist, "version": r.version, "state": r.state.value, "why": r.why} for r in rows])
     show_table(("ID", "DIST", "VERSION", "STATE", "WHY"), [(r.id, r.dist, r.version, r.state.value, r.why) for r in rows])
@@ -69,10 +74,11 @@ def check(options: Namespace) -> int:
         raise Failure("invalid-request", f"{options.id!r} is no plugin's id; write one such as scheduler_v10.fifo (`bai plugin ls`).")
     kit = kit_of(spec)
     _is_installed(spec, options.id)
+    given = {**_settings(options).options.get(options.id, {}), **_options(options.option)}
     more = {"image": options.image} if options.image else {}
     results: list[Result] = []
     with _silent():
-        for result in check_each(kit, options.id, _options(options.option), **more):
+        for result in check_each(kit, options.id, given, **more):
             if not options.json:
                 _show(result, results[-1].why if results else "")
             results.append(result)
@@ -86,8 +92,6 @@ def check(options: Namespace) -> int:
 
 def new(options: Namespace) -> int:
     """Write a package and say what to do next."""
-    from pathlib import Path
-
     from backendai.testing.scaffold import check_group, write_plugin
 
     folder = write_plugin(options.group, options.name, Path.cwd())
@@ -102,8 +106,9 @@ def doctor(options: Namespace) -> int:
     """Print what is wrong and the mend; succeed when nothing is that matters."""
     from backendai.testing.doctor import look
 
+    settings = _settings(options)
     with _silent():
-        findings = asyncio.run(look())
+        findings = asyncio.run(look(settings))
     if options.json:
         show_json([{"plugin": f.plugin, "what": f.what, "mend": f.mend, "grave": f.grave} for f in findings])
     else:
@@ -122,6 +127,13 @@ def _is_installed(spec: str, id: str) -> None:
     ids = [one.id for one in find(kit_of(spec).spec)]
     if id not in ids:
         raise Failure("not-found", f"There is no plugin {id} here; of its contract there are: {', '.join(ids) or 'none'}.")
+
+
+def _settings(options: Namespace) -> Settings:
+    """Return what a role's file says of plugins, if one is named."""
+    from backendai.cli import setting
+
+    return setting.plugins(setting.read_file(options.config))
 
 
 def _options(words: list[str]) -> dict[str, Any]:

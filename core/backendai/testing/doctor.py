@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.metadata import Distribution, distributions
 
 import backendai
-from backendai.plugin.host import PluginHost, Row, State
+from backendai.plugin.host import PluginHost, Row, Settings, State
 from backendai.testing.check import KITS, specs
 
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -33,16 +33,16 @@ class Finding:
     grave: bool = True
 
 
-async def look(rows: Sequence[Row] | None = None) -> list[Finding]:
+async def look(settings: Settings | None = None) -> list[Finding]:
     """Look at this Python, at every installed distribution and at every plugin; what needs attention most comes first."""
     found = [*check_python(sys.version_info[:2]), *check_distributions(distributions())]
-    found += [diagnose(row) for row in (await list_plugins() if rows is None else rows) if row.state is not State.UP]
+    found += [diagnose(row) for row in await list_plugins(settings) if row.state is not State.UP]
     return sorted(found, key=lambda finding: not finding.grave)
 
 
-async def list_plugins() -> list[Row]:
+async def list_plugins(settings: Settings | None = None) -> list[Row]:
     """Bring every plugin of every contract up, and down again, and return what became of each."""
-    host = PluginHost(specs())
+    host = PluginHost(specs(), replace(settings or Settings(), required=frozenset()))  # a list ends at nothing that is missing
     await host.start()
     rows = [Row(row.id, row.dist, row.version, row.state, row.why) for row in host.rows]
     await host.stop()

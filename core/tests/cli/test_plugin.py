@@ -162,6 +162,24 @@ def test_check_takes_options(bai: Run) -> None:
     assert "overtake" in wrong.stdout
 
 
+def test_a_roles_file_is_heeded(bai: Run, site: Path, tmp_path: Path) -> None:
+    install(site, "moon", schedulers(good="moon:Good", lazy="moon:Lazy"))
+    file = tmp_path / "site.toml"
+    file.write_text('[plugins]\ndisabled = ["scheduler_v10.lazy"]\nrequired = ["scheduler_v10.mars"]\n'
+                    '[plugins."scheduler_v10.fifo"]\novertake = 7\n')
+    found = rows(bai("ls", "--json", "--config", str(file)))
+    assert {id: found[id]["state"] for id in found if id.startswith("scheduler")} == {
+        "scheduler_v10.good": "up", "scheduler_v10.lazy": "off", "scheduler_v10.fifo": "broken"}
+    told = {one["plugin"]: one for one in json.loads(bai("doctor", "--json", "--config", str(file)).stdout)}
+    assert told["scheduler_v10.fifo"]["mend"] == 'Correct its options under [plugins."scheduler_v10.fifo"] of the configuration.'
+    assert not told["scheduler_v10.lazy"]["grave"]
+    check = ("check", "scheduler_v10.fifo", "--config", str(file))
+    assert bai(*check).returncode == 1
+    assert bai(*check, "-o", "overtake=true").returncode == 0
+    file.write_text("[plug]\n")
+    assert "nothing is called [plug]" in bai("ls", "--config", str(file)).stderr
+
+
 @pytest.mark.parametrize(("argv", "code", "said"), [
     (["check", "fifo"], 2, "write one such as scheduler_v10.fifo"),
     (["check", "scheduler_v10.nobody"], 66, "of its contract there are: scheduler_v10.fifo"),
