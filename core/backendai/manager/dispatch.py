@@ -101,7 +101,8 @@ def wanted(held: Held) -> Want | None:
     """Return what is wanted of its kernel, None for nothing; what has exited is left alone."""
     if not held.holds:
         return None
-    return Want.STOP if held.state == SessionState.TERMINATING and held.kernel_state != KernelState.EXITED else Want.RUN
+    ending = held.state == SessionState.TERMINATING and held.kernel_state != KernelState.EXITED
+    return Want.STOP if ending or held.recalled else Want.RUN
 
 
 def order(held: Held) -> KernelOrder:

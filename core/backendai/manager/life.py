@@ -17,6 +17,7 @@ from backendai.wire.link import KernelState, Observed
 S = SessionState
 STOPPED = "It was stopped by its owner."
 NEVER_RAN = "It was stopped by its owner before it ran."
+LATE = "Its agent began it only when it was being called back, and so ended it; ask for it again."
 _ORDER = (S.SCHEDULED, S.PREPARING, S.STARTING, S.RUNNING, S.TERMINATING)
 _REACHED = {KernelState.PREPARING: S.PREPARING, KernelState.STARTING: S.STARTING, KernelState.RUNNING: S.RUNNING}
 _TOO_LONG = {S.PREPARING: "Fetching its image", S.STARTING: "Making its container"}
@@ -72,6 +73,11 @@ class Held:
         """Tell whether it is being ended because it failed; the reason is recorded already."""
         return self.state == S.TERMINATING and self.result == Result.FAILURE and self.exit_code is None
 
+    @property
+    def recalled(self) -> bool:
+        """Tell whether its agent, which has not begun, is to give it back: a command is run at most once, so only then another may."""
+        return self.state == S.SCHEDULED and bool(self.reason)
+
 
 def place(held: Held, agent_id: str, now: float) -> Held:
     """Give a waiting session to an agent."""
@@ -79,8 +85,8 @@ def place(held: Held, agent_id: str, now: float) -> Held:
                    kernel_agent=agent_id, holds=True, kernel_state="")
 
 
-def report(held: Held, seen: Observed, now: float) -> Held | None:
-    """Take in what an agent says of the kernel. States may be skipped, and never go back."""
+def report(held: Held, seen: Observed, new_kernel: str, now: float) -> Held | None:
+    """Take in what an agent says of the kernel. States may be skipped, and never go back. new_kernel: an id for another try."""
     if held.state not in PLACED or not held.holds:
         return None
     started = held.started_at if held.started_at is not None else seen.started_at
@@ -89,11 +95,12 @@ def report(held: Held, seen: Observed, now: float) -> Held | None:
     known = replace(held, kernel_state=_later(held.kernel_state, seen.state), container=seen.container or held.container,
                     image=seen.image or held.image, started_at=started)
     if seen.state is KernelState.GONE:
-        return _gone(known, seen, now)
+        given_back = held.recalled and not held.stop and started is None and seen.exit_code is None and not seen.error
+        return _again(known, new_kernel) if given_back else _gone(known, seen, now)
     if seen.state is KernelState.EXITED:
         if held.kernel_state != KernelState.EXITED:
             known = _exited(known, seen, now)
-    elif (reached := _REACHED.get(seen.state)) is not None and _ORDER.index(reached) > _ORDER.index(S(held.state)):
+    elif not held.recalled and (reached := _REACHED.get(seen.state)) is not None and _ORDER.index(reached) > _ORDER.index(S(held.state)):
         known = replace(known, state=reached, deadline=now + DEADLINES[reached] if reached in DEADLINES else None)
     return None if known == held else known
 
@@ -119,13 +126,28 @@ def overdue(held: Held, present: bool, new_kernel: str, now: float) -> Held | No
     if not present:  # nobody can say how far it is, and a command is run at most once: wait until the agent is back or lost
         return replace(held, deadline=now + DEADLINES[S(held.state)])
     if held.state == S.SCHEDULED:
-        said = f"The agent did not begin within {format_seconds(DEADLINES[S.SCHEDULED])}; it is back in the queue."
-        return replace(held, state=S.PENDING, deadline=None, reason=said, agent_id=None, kernel=new_kernel, kernel_agent=None,
-                       holds=False, kernel_state="", container="")
+        return _slow(held, new_kernel, now)
     if (doing := _TOO_LONG.get(S(held.state))) is not None:
         said = f"{doing} took longer than {format_seconds(DEADLINES[S(held.state)])}."
         return replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING], result=Result.FAILURE, reason=said)
     return _unconfirmed(held, "Its agent did not say in time how it ended.", now) if held.state == S.TERMINATING else None
+
+
+def _slow(held: Held, new_kernel: str, now: float) -> Held:
+    """Call back what its agent has not begun, and do without an answer when that does not come."""
+    if not held.recalled:
+        said = f"Its agent has not begun within {format_seconds(DEADLINES[S.SCHEDULED])}; it is called back."
+        return replace(held, deadline=now + DEADLINES[S.SCHEDULED], reason=said)
+    if not held.kernel_state:  # an agent that never said that it has it
+        return _again(held, new_kernel)
+    return _final(held, S.FAILED, Result.FAILURE, "Its agent has neither begun nor given it back; ask for it again.", now)
+
+
+def _again(held: Held, new_kernel: str) -> Held:
+    """Put it back into the queue."""
+    said = f"Its agent did not begin within {format_seconds(DEADLINES[S.SCHEDULED])}; it is back in the queue."
+    return replace(held, state=S.PENDING, deadline=None, reason=said, agent_id=None, kernel=new_kernel, kernel_agent=None,
+                   holds=False, kernel_state="", container="", image=None)
 
 
 def lose(held: Held, said: str, now: float) -> Held | None:
@@ -153,8 +175,8 @@ def _exited(held: Held, seen: Observed, now: float) -> Held:
                    ended_at=_end(held, seen.ended_at or now))
     if held.doomed:
         return base
-    _, result, reason = verdict(held, seen)
-    return replace(base, result=result, reason=reason, exit_code=seen.exit_code)
+    state, result, reason = verdict(held, seen)
+    return replace(base, result=result, reason=reason, exit_code=None if state is S.FAILED else seen.exit_code)  # then it is doomed
 
 
 def _gone(held: Held, seen: Observed, now: float) -> Held:
@@ -197,13 +219,13 @@ def verdict(held: Held, seen: Observed) -> tuple[SessionState, Result | None, st
             return S.CANCELLED, None, NEVER_RAN
         if seen.error:
             return S.FAILED, Result.FAILURE, seen.error
-        if held.stop or seen.why == "stopped":
+        if held.stop:
             return _stopped(held, ran)
-        if seen.why != "time-limit":
+        if seen.why not in ("time-limit", "stopped"):
             return S.FAILED, Result.FAILURE, "Its agent ended it without saying why."
     regular = Result.SUCCESS if held.type == SessionType.INTERACTIVE else Result.FAILURE
     if seen.why == "stopped":
-        return _stopped(held, True)
+        return _stopped(held, True) if held.stop else (S.FAILED, Result.FAILURE, LATE)
     if seen.why == "time-limit":
         return S.TERMINATED, regular, f"It reached its time limit of {format_seconds(held.asked.time_limit_s or 0)}."
     assert seen.exit_code is not None  # settled above

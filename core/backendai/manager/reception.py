@@ -107,7 +107,7 @@ class Reception:
         lost = [held for held in await find_holding(tx.connection, kernels.c.agent_id == hello.agent)
                 if held.kernel_state and (hello.agent, held.kernel) not in told]  # what it never had is ordered again
         without = await self._give_up(tx, lost, f"The agent {hello.name} came back without it.", now)
-        decided = await apply(tx, told, now)
+        decided = await apply(tx, told, self._context)
         return Decided((*replaced, *without, *decided.changes), decided.unwanted, await unknown_logs(tx, hello.logs))
 
     async def _replace(self, tx: Tx, agent_id: str, name: str, now: float) -> Sequence[Change]:

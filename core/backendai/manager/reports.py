@@ -44,21 +44,21 @@ class Reports:
         if not batch:
             return
         try:
-            await self._settler.commit(lambda tx: apply(tx, batch, self._context.clock()))
+            await self._settler.commit(lambda tx: apply(tx, batch, self._context))
         except BaseException:
             self._waiting = batch | self._waiting
             raise
 
 
-async def apply(tx: Tx, batch: Batch, now: float) -> Decided:
+async def apply(tx: Tx, batch: Batch, context: Context) -> Decided:
     """Write what *batch* means. A kernel that its agent should not have, or no longer, is answered with a drop."""
     known = {held.kernel: held for held in await find(tx.connection, BY_KERNEL, [kernel for _, kernel in batch])}
-    changes, unwanted = [], []
+    now, changes, unwanted = context.clock(), [], []
     for (agent_id, kernel), seen in batch.items():
         held = known.get(kernel)
         if held is None or held.kernel_agent != agent_id or not held.holds:
             unwanted.append((agent_id, kernel))
-        elif (after := life.report(held, seen, now)) is not None:
+        elif (after := life.report(held, seen, context.new_id(), now)) is not None:
             changes.append((held, after))
     await write(tx, changes, now)
     return Decided(tuple(changes), tuple(unwanted))

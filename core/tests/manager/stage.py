@@ -45,6 +45,7 @@ from backendai.wire.link import (
     KernelOrder,
     KernelState,
     Observed,
+    Purge,
     Report,
     Want,
     Welcome,
@@ -133,7 +134,7 @@ class Box:
                 self.generation = message.generation
                 self._apply(message)
             else:
-                assert isinstance(message, Welcome), message
+                assert isinstance(message, Welcome | Purge), message
         return count
 
     def _apply(self, desired: Desired) -> None:
@@ -337,7 +338,7 @@ class Stage:
             assert all(SessionState(b) in TRANSITIONS[SessionState(a)] for a, b in pairwise(path)), path
             assert not hold or state == "PENDING"
             assert agent is None or state != "PENDING"
-            assert all(count <= 1 for count in self.ran.values()), "a command is begun at most once"
+        assert all(count <= 1 for count in self.ran.values()), "a command is begun at most once"
 
     async def connected(self) -> set[str]:
         """Return the names of the agents that the database says are here."""

@@ -50,6 +50,7 @@ async def test_a_session_lives_from_the_queue_to_its_end(stage: Stage) -> None:
     assert await stage.told(id) == ["PENDING", "SCHEDULED", "PREPARING", "STARTING", "RUNNING", "TERMINATING", "TERMINATED"]
     kernel = orders(box)[0].kernel
     assert box.kernels[kernel].dropped, "the agent may forget it"
+    assert len(orders(box)) == 1, "what has exited is left alone"
 
 
 async def test_states_that_were_not_heard_of_are_skipped(stage: Stage) -> None:
@@ -164,6 +165,16 @@ async def test_a_stop_in_the_queue_cancels(stage: Stage) -> None:
     row = await stage.row(id)
     assert (row.state, row.result, row.reason, row.hold) == ("CANCELLED", None, "It was stopped by its owner before it ran.", "")
     assert row.ended_at == stage.now and row.started_at is None
+
+
+async def test_what_fails_to_begin_after_its_stop_was_cancelled_all_the_same(stage: Stage) -> None:
+    await stage.box("box")
+    id = await stage.ask()
+    await stage.look()
+    await stage.see(id, K.PREPARING)
+    await stage.stop(id)
+    row = await stage.see(id, K.GONE, error="There is no image nonesuch:1.", code="no-such-image")
+    assert (row.state, row.result, row.reason) == ("CANCELLED", None, "It was stopped by its owner before it ran.")
 
 
 async def test_a_command_that_ends_before_its_stop_arrives_keeps_its_result(stage: Stage) -> None:

@@ -28,36 +28,133 @@ async def stage(tmp_path: Path, db_url: str) -> AsyncIterator[Stage]:
         await it.check()
 
 
-async def test_an_agent_that_does_not_begin_loses_the_session_to_another_try(stage: Stage) -> None:
+async def called_back(stage: Stage) -> tuple[Box, str, str]:
+    """Return an agent, a session that it has not begun in time, and its kernel."""
     box = await stage.box("box")
     id = await stage.ask()
     await stage.look()
-    first = orders(box)[-1].kernel
+    kernel = orders(box)[-1].kernel
     await stage.later(DEADLINES[S.SCHEDULED] - 1.0)
-    assert await stage.state(id) == "SCHEDULED"
+    assert (await stage.row(id)).reason == "" and orders(box)[-1].want is Want.RUN
     await stage.later(2.0)
+    row = await stage.row(id)
+    assert (row.state, row.reason) == ("SCHEDULED", "Its agent has not begun within 1m; it is called back.")
+    assert (orders(box)[-1].kernel, orders(box)[-1].want) == (kernel, Want.STOP) and await stage.ledger()
+    return box, id, kernel
+
+
+async def test_what_an_agent_gives_back_is_tried_anew_with_another_id(stage: Stage) -> None:
+    box, id, first = await called_back(stage)
+    box.step(first)
+    await stage.look()
     assert await stage.state(id) == "SCHEDULED", "it was placed anew at once"
     second = orders(box)[-1].kernel
     assert second != first and box.kernels[first].dropped and not box.kernels[second].dropped
     assert await stage.told(id) == ["PENDING", "SCHEDULED", "PENDING", "SCHEDULED"]
-    box.see(first, K.RUNNING)
-    await stage.look()
-    assert await stage.state(id) == "SCHEDULED", "the first try is nobody's any more"
-    stage.ran.clear()
-    await stage.see(id, K.RUNNING)
+    assert (await stage.see(id, K.RUNNING)).reason == ""
     assert (await stage.see(id, K.GONE, exit_code=0)).state == "TERMINATED"
 
 
 async def test_back_in_the_queue_it_says_why(stage: Stage) -> None:
-    box = await stage.box("box")
-    id = await stage.ask()
-    await stage.look()
+    box, id, kernel = await called_back(stage)
     await box.beat(why="sick")
-    await stage.later(DEADLINES[S.SCHEDULED] + 1.0)
+    box.step(kernel)
+    await stage.look()
     row = await stage.row(id)
     assert (row.state, row.agent_id, row.deadline) == ("PENDING", None, None)
-    assert row.reason == "The agent did not begin within 1m; it is back in the queue." and "sick" in row.hold
+    assert row.reason == "Its agent did not begin within 1m; it is back in the queue." and "sick" in row.hold
     assert await stage.ledger() == {}
+
+
+async def test_what_begins_while_it_is_called_back_is_not_run_twice(stage: Stage) -> None:
+    for ways in ((K.RUNNING, K.EXITED, K.GONE), (K.RUNNING, K.GONE), (K.EXITED, K.GONE)):
+        box, id, kernel = await called_back(stage)
+        for said in ways:
+            box.see(kernel, said, **({} if said is K.RUNNING else {"exit_code": 143, "why": "stopped"}))
+            await stage.look()
+        row = await stage.row(id)
+        assert (row.state, row.result) == ("FAILED", "failure") and row.reason.startswith("Its agent began it only when"), (ways, row)
+        box.step(kernel)
+        await box.leave()
+        stage.boxes.clear()
+        await stage.later(200.0)
+
+
+async def test_what_ends_by_itself_while_it_is_called_back_has_its_result(stage: Stage) -> None:
+    box, id, kernel = await called_back(stage)
+    box.see(kernel, K.EXITED, exit_code=0)
+    await stage.look()
+    box.see(kernel, K.GONE)
+    await stage.look()
+    row = await stage.row(id)
+    assert (row.state, row.result, row.exit_code, row.reason) == ("TERMINATED", "success", 0, "")
+
+
+async def test_what_is_called_back_can_be_stopped(stage: Stage) -> None:
+    box, id, kernel = await called_back(stage)
+    await stage.stop(id)
+    await stage.look()
+    assert await stage.state(id) == "TERMINATING"
+    box.step(kernel)
+    await stage.look()
+    assert await stage.state(id) == "CANCELLED"
+
+
+async def test_an_agent_that_has_it_and_does_not_answer_is_waited_for_and_then_given_up(stage: Stage) -> None:
+    _, id, _ = await called_back(stage)
+    await stage.later(DEADLINES[S.SCHEDULED] + 1.0)
+    row = await stage.row(id)
+    assert (row.state, row.reason) == ("FAILED", "Its agent has neither begun nor given it back; ask for it again.")
+    assert await stage.ledger() == {}
+
+
+async def test_an_agent_that_never_said_that_it_has_it_keeps_nobody_from_another_try(stage: Stage) -> None:
+    box = await stage.box("box")
+    id = await stage.ask()
+    assert box.wire is not None
+    box.wire.broken = True
+    await stage.look()
+    await stage.later(2 * DEADLINES[S.SCHEDULED] + 2.0)
+    assert (await stage.row(id)).reason.endswith("it is called back.")
+    await stage.later(DEADLINES[S.SCHEDULED] + 1.0)
+    assert await stage.told(id) == ["PENDING", "SCHEDULED", "PENDING", "SCHEDULED"]
+
+
+async def test_a_manager_that_was_away_for_long_gives_agents_time_to_come_back(stage: Stage) -> None:
+    box = await stage.box("box")
+    runs, begins = await stage.running(), await stage.ask()
+    await stage.look()
+    await stage.see(begins, K.STARTING)
+    await stage.kill()
+    stage.now += 10_000.0
+    await stage.start()
+    await stage.look()
+    assert (await stage.state(runs), await stage.state(begins)) == ("RUNNING", "STARTING")
+    await stage.later(170.0)
+    assert (await stage.state(runs), await stage.state(begins)) == ("RUNNING", "STARTING")
+    await box.connect()
+    await stage.look()
+    assert (await stage.see(begins, K.RUNNING)).state == "RUNNING"
+    await box.leave()
+    await stage.later(200.0)
+    assert (await stage.state(runs), await stage.state(begins)) == ("FAILED", "FAILED")
+
+
+async def test_an_agent_that_comes_back_in_the_last_moment_is_not_lost(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = await stage.box("box")
+    id = await stage.running()
+    await box.leave()
+    stage.now += 200.0
+    commit, box_comes = stage.orchestrator._settler.commit, [box.connect]
+
+    async def late(decide: Any) -> Any:
+        if box_comes:
+            await box_comes.pop()()
+        return await commit(decide)
+
+    monkeypatch.setattr(stage.orchestrator._settler, "commit", late)
+    await stage.orchestrator.look_once()
+    assert await stage.state(id) == "RUNNING"
 
 
 @pytest.mark.parametrize(("said", "state", "says"), [
