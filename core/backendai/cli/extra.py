@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from backendai.cli.screen import say
 from backendai.model.errors import Failure
+from backendai.plugin.errors import PluginFault
 from backendai.plugin.host import PluginHost
 from backendai.spec import cli_v10
-from backendai.spec.cli_v10 import Command
+from backendai.spec.cli_v10 import Cli, Command
 
 
 def find_extra(name: str, known: Sequence[str]) -> Command:
@@ -29,8 +31,19 @@ def extra_commands() -> list[Command]:
         host = PluginHost([cli_v10.SPEC])
         await host.start()
         try:
-            return [command for plugin in host.each(cli_v10.SPEC).values() for command in plugin.commands()]
+            return [command for plugin in host.each(cli_v10.SPEC).values() for command in _commands(plugin)]
         finally:
             await host.stop()
 
     return asyncio.run(collect())
+
+
+def _commands(plugin: Cli) -> Sequence[Command]:
+    """Return a plugin's commands; one that fails keeps nothing from the others."""
+    try:
+        return plugin.commands()
+    except PluginFault:
+        return ()  # the host has said so
+    except Failure as failure:
+        say(f"bai: {failure.message}")
+        return ()

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 COMMANDS: Mapping[str, Mapping[str, str]] = {
     "Platform": {
-        "up": "Start the platform on this machine: manager and agent in one process.",
+        "up": "Start the platform on this machine, all in one process.",
         "serve": "Start one role as a process of its own: manager or agent.",
         "login": "Use a platform somewhere else.",
-        "config": "List, choose and forget the platforms you are logged in at.",
+        "config": "List, choose and forget platforms that you are logged in at.",
         "whoami": "Show who you are, and where.",
     },
     "Sessions": {
-        "run": "Run a command in a container; its output and its exit code are yours.",
+        "run": "Run a command in a container, as if it ran here.",
         "start": "Start a session that stays until you stop it.",
-        "exec": "Run a command in a running session, with a terminal if you like.",
+        "exec": "Run a command in a running session, on a terminal if you like.",
         "ps": "List sessions.",
         "info": "Show everything about a session, and why it waits.",
         "logs": "Show the output of a session.",
@@ -55,11 +55,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if "_ARGCOMPLETE" in os.environ:
         complete()
+    try:
+        try:
+            return start(words)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone can still be told from a success
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush has somewhere to go
+        return PIPE_BROKE
+
+
+def start(words: list[str]) -> int:
+    """Show help or the version, or run the command that is named."""
     if words[:1] == ["--json"] and len(words) > 1:
         words[:2] = [words[1], "--json"]
     if not words or words[0] in ("-h", "--help", "help"):
         if len(words) > 1:
-            return main([*words[1:], "--help"])
+            return start([*words[1:], "--help"])
         sys.stdout.write(overview())
         return 0 if words else 2
     if words[0] == "--version":
@@ -67,13 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"bai {backendai.__version__}\n")
         return 0
-    try:
-        return run(words[0], words[1:])
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush has somewhere to go
-        return PIPE_BROKE
+    return run(words[0], words[1:])
 
 
 def run(name: str, rest: list[str]) -> int:
@@ -156,7 +164,7 @@ def overview() -> str:
     lines = ["usage: bai COMMAND ...", "", "Run code in containers, on this machine or on a cluster.", ""]
     for title, group in COMMANDS.items():
         lines += [f"{title}:", *(f"  {name:12}{text}" for name, text in group.items()), ""]
-    lines += ["`bai COMMAND --help` tells more. Plugins may add commands; `bai plugin ls` lists them.",
+    lines += ["`bai COMMAND --help` tells more. Plugins may add commands; see `bai plugin ls`.",
               "Begin with `bai up`, then `bai run -- echo hello` in another terminal.", ""]
     return "\n".join(lines)
 
