@@ -66,6 +66,8 @@ class Story:
             everything(stage)
             await stage.look()
         await stage.later(DEADLINES[SessionState.SCHEDULED] + 1.0)
+        everything(stage)
+        await stage.look()
         await box.beat(why="sick")
         await stage.look()
         other = await stage.box("other", cpu=4)
@@ -175,7 +177,7 @@ async def killed_at(stage: Stage, story: Story, line: Line, skip: int) -> bool:
 @pytest.mark.parametrize(("skip", "stride"), [(0, 2), (2, 6)])
 async def test_a_manager_that_is_killed_loses_nothing(tmp_path: Path, skip: int, stride: int) -> None:
     lines = (await lines_that_matter(tmp_path / "all"))[::stride]
-    assert len(lines) > 150 // stride, "the story visits every part"
+    assert len(lines) > 120 // stride, "the story visits every part"
     empty = tmp_path / "all.db"
     async with staged(tmp_path / "new", f"sqlite:///{empty}") as new:
         for number, line in enumerate(lines):
@@ -202,6 +204,6 @@ async def test_the_story_ends_well_without_a_kill(tmp_path: Path) -> None:
         story = Story()
         await story.play(stage)
         assert {name: await stage.state(id) for name, id in story.asked.items()} == {
-            "first": "TERMINATED", "idle": "TERMINATED", "large": "PENDING", "last": "FAILED"}
+            "first": "TERMINATED", "idle": "TERMINATED", "large": "SCHEDULED", "last": "FAILED"}
         large = await stage.told(story.asked["large"])
-        assert large.count("SCHEDULED") == 2, "one try was too late, and then another"
+        assert large.count("SCHEDULED") == 2, "one try was called back"
