@@ -26,8 +26,8 @@ async def test_it_has_no_power_over_the_host(bench: Any) -> None:
 ATTEMPTS = (
     "mount -t tmpfs none /mnt", "mount --bind /etc /tmp", "umount /proc/sys", "mknod /tmp/disk b 254 0", "chroot / true", "hostname other",
     "unshare -n true", "unshare -m true", "unshare -U true", "nsenter -t 1 -m true", "dd if=/dev/mem count=1", "chown 1 /etc/passwd",
-    "echo 1 > /proc/sys/kernel/sysrq", "echo b > /proc/sysrq-trigger", "dmesg", "head -c 1 /proc/kcore | grep -q .", "grep -q . /proc/keys",
-    "test -e /run/docker.sock -o -e /var/run/docker.sock", "test -b /dev/vda -o -b /dev/sda", "kill -9 2",
+    "echo 1 > /proc/sys/kernel/sysrq", "test -w /proc/sysrq-trigger", "dmesg", "head -c 1 /proc/kcore | grep -q .", "grep -q . /proc/keys",
+    "test -e /run/docker.sock -o -e /var/run/docker.sock", "test -b /dev/vda -o -b /dev/sda", "kill -0 2",
     "for g in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $g/mine && exit 0; done; false",
     "for f in /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs; do echo $$ > $f && exit 0; done; false",
     "for f in /sys/fs/cgroup/*/*.limit_in_bytes /sys/fs/cgroup/memory.max; do echo 9999999999 > $f && exit 0; done; false",
