@@ -80,6 +80,16 @@ async def test_what_begins_while_it_is_called_back_is_not_run_twice(stage: Stage
         await stage.later(200.0)
 
 
+async def test_what_was_only_being_prepared_when_it_was_called_back_is_tried_anew(stage: Stage) -> None:
+    box, id, kernel = await called_back(stage)
+    box.see(kernel, K.PREPARING)
+    await stage.look()
+    assert await stage.state(id) == "SCHEDULED"
+    box.step(kernel)
+    await stage.look()
+    assert await stage.told(id) == ["PENDING", "SCHEDULED", "PENDING", "SCHEDULED"]
+
+
 async def test_what_ends_by_itself_while_it_is_called_back_has_its_result(stage: Stage) -> None:
     box, id, kernel = await called_back(stage)
     box.see(kernel, K.EXITED, exit_code=0)
@@ -225,6 +235,16 @@ async def test_while_an_agent_is_away_nothing_is_concluded_and_then_it_is_lost(s
     await stage.look()
     assert all(played.dropped for played in box.kernels.values()), "what is left of it is removed"
     assert await stage.row(id) == row
+
+
+async def test_a_failure_that_was_heard_of_stays_one_when_the_agent_is_lost(stage: Stage) -> None:
+    box = await stage.box("box")
+    id = await stage.running()
+    await stage.see(id, K.EXITED, exit_code=0, error="Its output is lost.", code="runtime-fault")
+    await box.leave()
+    await stage.later(200.0)
+    row = await stage.row(id)
+    assert (row.state, row.result, row.reason) == ("FAILED", "failure", "Its output is lost.")
 
 
 async def test_a_stop_while_the_agent_is_away_is_done_when_it_is_back_or_lost(stage: Stage) -> None:
