@@ -18,6 +18,7 @@ from backendai.manager.openapi import document
 from backendai.manager.operations.registry import Registry, invoke, read_input
 from backendai.manager.rest import CONTEXT, outermost, routes
 from backendai.model.errors import Failure
+from backendai.plugin.errors import PluginFault
 from backendai.spec.webapp_v20 import SPEC as WEBAPP
 from backendai.spec.webapp_v20 import Site
 
@@ -54,11 +55,19 @@ def make_app(context: Context, registry: Registry, more: Iterable[web.RouteDef] 
 
 
 async def mount_webapps(app: web.Application, context: Context, registry: Registry, url: str) -> None:
-    """Add each web application plugin's pages under its name."""
+    """Add each web application plugin's pages under its name; one that fails is left out."""
     platform = LocalPlatform(context, registry)
-    for name, webapp in context.host.each(WEBAPP).items():
+    for name, webapp in list(context.host.each(WEBAPP).items()):
         prefix = f"/{name}"
-        app.add_subapp(prefix, await webapp.create_app(Site(prefix, url, platform)))
+        try:
+            pages: object = await webapp.create_app(Site(prefix, url, platform))
+        except (Failure, PluginFault) as error:
+            await context.host.give_up(WEBAPP, name, str(error))
+            continue
+        if isinstance(pages, web.Application):
+            app.add_subapp(prefix, pages)
+        else:
+            await context.host.give_up(WEBAPP, name, f"create_app returned {type(pages).__name__} and no aiohttp application")
 
 
 async def health(_: web.Request) -> web.Response:

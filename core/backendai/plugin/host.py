@@ -95,11 +95,24 @@ class PluginHost:
         """Stop in reverse; one plugin's failure never keeps another up."""
         for row in reversed(self.rows):
             if row.state is State.UP:
-                row.state, row.why = State.OFF, "stopped"
-                try:
-                    await _lifecycle(row.plugin, "teardown")
-                except Exception:
-                    log.exception("%s did not stop cleanly", row.id)
+                await self._take_down(row, State.OFF, "stopped")
+
+    async def give_up(self, spec: Spec[Any], name: str, why: str) -> None:
+        """Take down a plugin that turned out to be of no use; raise ``Missing`` when it is required."""
+        row = next(row for row in self.rows if row.id == f"{spec.id}.{name}")
+        log.warning("plugin %s from %s %s is broken: %s", row.id, row.dist, row.version, why)
+        del self._drivers[spec.id][name]
+        self._choirs[spec.id] = Choir(spec, list(self._drivers[spec.id].values()))
+        await self._take_down(row, State.BROKEN, why)
+        if row.id in self._settings.required:
+            raise Missing(f"{row.id} is required and is {row.state}: {why}")
+
+    async def _take_down(self, row: Row, state: State, why: str) -> None:
+        row.state, row.why = state, why
+        try:
+            await _lifecycle(row.plugin, "teardown")
+        except Exception:
+            log.exception("%s did not stop cleanly", row.id)
 
     def one(self, spec: Spec[C], name: str) -> C:
         """Return the driver *name*, typed as its contract; raise ``Missing`` with the reason when it is not up.

@@ -257,6 +257,19 @@ async def test_stop_runs_in_reverse_and_one_that_fails_or_hangs_keeps_nobody_up(
     assert len(log) == 4
 
 
+async def test_a_plugin_that_is_given_up_is_taken_down_and_says_why(shelf: Any, log: list[str]) -> None:
+    shelf.install(TWO.group, STOPS, a="Good", b="Sour", c="Other")
+    async with started(TWO, required=frozenset({"toy_v2.c"})) as host:
+        log.clear()
+        await host.give_up(TWO, "b", "it makes no pages")
+        assert log == ["down Sour"]
+        assert (row(host, "toy_v2.b").state, row(host, "toy_v2.b").why) == (State.BROKEN, "it makes no pages")
+        assert list(host.each(TWO)) == ["a", "c"] and host.all(TWO).name("x") == ["x", "x"]
+        with pytest.raises(Missing, match=r"toy_v2.c is required and is broken: nor this one"):
+            await host.give_up(TWO, "c", "nor this one")
+    assert log == ["down Sour", "down Other", "down Good"]
+
+
 async def test_plugins_come_in_the_operator_s_order_and_then_by_name(shelf: Any) -> None:
     shelf.install(TWO.group, GOOD, a="Good", b="Good", c="Good", d="Good")
     async with started(TWO, order=("toy_v2.d", "toy_v2.b")) as host:
