@@ -508,6 +508,25 @@ async def test_an_agent_whose_leave_could_not_be_written_is_seen_off_later(stage
     assert (await stage.row(id)).reason == "The agent box was lost."
 
 
+async def test_who_comes_back_while_being_seen_off_is_here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = await stage.box("box")
+    write, comes = stage.context.store.write, [box.connect]
+
+    async def fail(*_: Any) -> None:
+        raise Failure("unavailable", "The database does not answer.")
+
+    async def late(job: Any) -> Any:
+        if comes:
+            await comes.pop()()
+        return await write(job)
+
+    monkeypatch.setattr(stage.context.store, "write", fail)
+    await box.leave()
+    monkeypatch.setattr(stage.context.store, "write", late)
+    await stage.orchestrator.look_once()
+    assert not comes and await stage.connected() == {"box"}
+
+
 async def test_an_agent_that_could_not_be_told_everything_is_cut_off(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     box = await stage.box("box")
     assert box.wire is not None
