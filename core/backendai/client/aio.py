@@ -13,7 +13,7 @@ import msgspec
 
 from backendai.client import calls
 from backendai.client.calls import Call, NewSession, failure
-from backendai.client.http import CONNECT_S, KEEP_ALIVE, told
+from backendai.client.http import CONNECT_S, KEEP_ALIVE, nobody, told
 from backendai.client.settings import find_login
 from backendai.client.sync import is_there
 from backendai.model.errors import Failure
@@ -119,7 +119,7 @@ class AsyncClient:
                     raise failure(answer.status, await answer.read())
                 yield answer
         except aiohttp.ClientConnectorError as error:
-            raise Failure("unreachable", f"Nobody answers at {self._url} ({error.os_error.strerror}); is the manager up?") from error
+            raise nobody(self._url, error.os_error) from error
         except TimeoutError as error:
             raise Failure("deadline", f"{self._url} did not answer within {call.answer_s:g} s; try again.") from error
         except (aiohttp.ClientError, ConnectionError) as error:
@@ -192,8 +192,10 @@ class AsyncClient:
                                                  timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S))
         except aiohttp.WSServerHandshakeError as error:
             raise await self._refusal(call, error.status) from error
+        except aiohttp.ClientConnectorError as error:
+            raise nobody(self._url, error.os_error) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Failure("unreachable", f"Nobody answers at {self._url}; is the manager up?") from error
+            raise Failure("unreachable", f"The connection to {self._url} broke off ({type(error).__name__}); try again.") from error
         _keep_alive(socket)
         try:
             await socket.send_str(control(start=start))

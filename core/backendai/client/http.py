@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import selectors
 import socket
 from collections.abc import Generator, Iterable, Iterator
@@ -103,17 +104,12 @@ class Http:
         try:
             connection.connect()
         except OSError as error:
-            raise Failure("unreachable", f"Nobody answers at {self.url} ({error.strerror or error}). {self._hint()}") from error
+            raise nobody(self.url, error) from error
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE.items():
             if hasattr(socket, name):
                 connection.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         return connection
-
-    def _hint(self) -> str:
-        if self._parts.hostname in ("localhost", "127.0.0.1", "::1"):
-            return "Start the platform with `bai up`, or log in elsewhere with `bai login URL`."
-        return "Is the address right, and the manager up? `bai login URL` changes it."
 
     def _broken(self, error: Exception, call: Call[Any]) -> Failure:
         if isinstance(error, TimeoutError):
@@ -121,6 +117,16 @@ class Http:
         if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
             return Failure("unreachable", f"{self.url} does not speak HTTP; is this the address of a manager?")
         return Failure("unreachable", f"The connection to {self.url} broke off ({type(error).__name__}); try again.")
+
+
+def nobody(url: str, error: OSError) -> Failure:
+    """Return the failure to tell when no connection can be made."""
+    if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
+        hint = "Start the platform with `bai up`, or log in elsewhere with `bai login URL`."
+    else:
+        hint = "Is the address right, and the manager up? `bai login URL` changes it."
+    why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or error  # asyncio writes words of its own there
+    return Failure("unreachable", f"Nobody answers at {url} ({why}). {hint}")
 
 
 def _is_closed(connection: http.client.HTTPConnection) -> bool:
