@@ -12,6 +12,8 @@ from backendai.agent import journal as module
 from backendai.model.errors import Failure
 from backendai.wire.link import KernelState
 
+WRITES = ("_append", "replace")  # the journal's two ways to write
+
 
 class Killed(BaseException):
     """The process is no more."""
@@ -32,14 +34,17 @@ class Fate:
 
 def arrange(world: Any, monkeypatch: pytest.MonkeyPatch, fate: Callable[[], Fate]) -> None:
     """Put a point before and after every call of the engine, and before and after every entry of the journal."""
-    replace, call = module.replace, world.engine.enter
+    call = world.engine.enter
 
-    def mortal(path: Any, data: bytes, fsync: bool = False) -> None:
-        if path.parent.name == "kernels":
-            fate().point()
-        replace(path, data, fsync)
-        if path.parent.name == "kernels":
-            fate().point()
+    def mortal(write: Callable[..., None]) -> Callable[..., None]:
+        def writing(path: Any, data: bytes, fsync: bool = False) -> None:
+            if path.parent.name == "kernels":
+                fate().point()
+            write(path, data, fsync)
+            if path.parent.name == "kernels":
+                fate().point()
+
+        return writing
 
     async def enter(hook: str) -> None:
         if hook not in ("list", "probe", "stats", "events"):
@@ -48,7 +53,8 @@ def arrange(world: Any, monkeypatch: pytest.MonkeyPatch, fate: Callable[[], Fate
             raise Killed
         await call(hook)
 
-    monkeypatch.setattr(module, "replace", mortal)
+    for name in WRITES:
+        monkeypatch.setattr(module, name, mortal(getattr(module, name)))
     monkeypatch.setattr(world.engine, "enter", enter)
     for hook in ("create", "start", "stop", "remove"):
         monkeypatch.setattr(world.runtime, hook, after(getattr(world.runtime, hook), lambda: fate().point()))
@@ -115,14 +121,18 @@ async def test_a_death_at_any_point_is_survived(world: Any, monkeypatch: pytest.
 
 async def test_a_failure_of_its_own_disk_is_not_the_end(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     order = world.order(1, "say", "x", "exit", "0")
-    replace, full = module.replace, True
+    full = True
 
-    def replacing(path: Any, data: bytes, fsync: bool = False) -> None:
-        if full and path.parent.name == "kernels":
-            raise OSError(28, "No space left on device")
-        replace(path, data, fsync)
+    def bounded(write: Callable[..., None]) -> Callable[..., None]:
+        def writing(path: Any, data: bytes, fsync: bool = False) -> None:
+            if full and path.parent.name == "kernels":
+                raise OSError(28, "No space left on device")
+            write(path, data, fsync)
 
-    monkeypatch.setattr(module, "replace", replacing)
+        return writing
+
+    for name in WRITES:
+        monkeypatch.setattr(module, name, bounded(getattr(module, name)))
     async with world.agent() as handle:
         await handle.joined()
         await world.manager.put(order)
