@@ -12,10 +12,10 @@ from backendai.testing.containers import HOME, Bench, first, joined, refusal, st
 from backendai.testing.laws import Conformance, NotHere, ensure, law
 
 LINES = 4000
-LISTEN = """
+_PYTHON = """
 import socket
 server = socket.socket()
-server.bind(("127.0.0.1", {port}))
+server.bind(("127.0.0.1", PORT))
 server.listen()
 open("listens", "w").close()
 connection, _ = server.accept()
@@ -23,6 +23,15 @@ while data := connection.recv(65536):
     connection.sendall(data.upper())
 connection.close()
 """
+_PERL = """
+use Socket;
+socket(S, PF_INET, SOCK_STREAM, 0) && bind(S, sockaddr_in(PORT, INADDR_LOOPBACK)) && listen(S, 5) || die $!;
+open(F, ">listens"); close(F);
+accept(C, S);
+while (sysread(C, $data, 65536)) { syswrite(C, uc($data)); }
+close(C);
+"""
+LISTENERS = {"python3": ("-c", _PYTHON), "perl": ("-e", _PERL)}  # an image has one or the other
 
 
 class InsideLaws(Conformance[Runtime]):
@@ -137,6 +146,26 @@ class InsideLaws(Conformance[Runtime]):
         ensure(b"err" in out and not err, f"with a terminal, stderr gave {err!r} and stdout {out!r}")
 
     @law()
+    async def test_a_terminal_takes_its_size(self, bench: Bench) -> None:
+        """A process with a terminal sees the size that it was told last."""
+        id = await bench.idle()
+        if (await bench.inside(id, "sh", "-c", "command -v stty"))[0]:
+            raise NotHere("the image has no stty to ask with")
+        process = await bench.open(id, "sh", "-c", "test -t 0 || echo none; read line; stty size", tty=True)
+        said = b""
+        try:
+            await process.resize(31, 97)
+            await process.write(b"\n")
+            async with asyncio.timeout(bench.patience_s):
+                while (piece := await process.read()) is not None:
+                    said += piece[1]
+        finally:
+            await process.close()
+        if b"none" in said:
+            raise NotHere("test_a_terminal_is_one is broken")
+        ensure(b"31 97" in said, f"told 31 rows and 97 columns it sees {said.strip()!r}")
+
+    @law()
     async def test_nothing_runs_in_the_ended(self, bench: Bench) -> None:
         """A process inside a container that has ended is refused."""
         id = await bench.run("true")
@@ -181,9 +210,11 @@ class InsideLaws(Conformance[Runtime]):
     async def test_ports_are_reached(self, bench: Bench) -> None:
         """A port inside is reached, bytes go both ways, and the end of one side reaches the other."""
         id, port = await bench.idle(), random.randint(20000, 50000)
-        if (await bench.inside(id, "sh", "-c", "command -v python3"))[0]:
-            raise NotHere("the image has no python3 to listen with")
-        server = await bench.open(id, "python3", "-c", LISTEN.format(port=port))
+        programs = [name for name in LISTENERS if (await bench.inside(id, "sh", "-c", f"command -v {name}"))[0] == 0]
+        if not programs:
+            raise NotHere(f"the image has none of {', '.join(LISTENERS)} to listen with")
+        flag, script = LISTENERS[programs[0]]
+        server = await bench.open(id, programs[0], flag, script.replace("PORT", str(port)))
         try:
             await bench.until(lambda: _listens(bench), "a server inside to listen")
             connection = await bench.runtime.dial(id, port)

@@ -1,7 +1,7 @@
 """The laws of a runtime.
 
 A runtime is tried with real containers: they bear a label of their own, and are removed with the law that made them. The image needs
-``sh``, ``sleep``, ``cat``, ``touch`` and ``id``; ``python3`` for the law about ports. What the runtime says it cannot do
+``sh``, ``sleep``, ``cat``, ``touch`` and ``id``; ``python3`` or ``perl`` for the law about ports. What the runtime says it cannot do
 (``Capabilities.missing``, or ``Failure('unsupported')``) is not tried; one whose containers run nothing says so under ``commands``.
 """
 

@@ -275,6 +275,12 @@ class Vague(Altered):
             return {127: 1}.get(code := await super().exit_code(), code)
 
 
+class Rigid(Altered):
+    class process(Inside):  # noqa: N801 - an attribute
+        async def resize(self, rows: int, columns: int) -> None:
+            await super().resize(24, 80)
+
+
 class Homebody(Toy):
     @hookimpl
     async def exec(self, id: str, argv: Sequence[str], env: Mapping[str, str], user: tuple[int, int] | None, workdir: str | None,
@@ -387,6 +393,7 @@ MUTANTS = broken.general(SPEC, Toy) | {
     "test_missing_programs_are_told": Vague,
     "test_processes_have_their_surroundings": Homebody,
     "test_a_terminal_is_one": Blind,
+    "test_a_terminal_takes_its_size": Rigid,
     "test_nothing_runs_in_the_ended": Medium,
     "test_files_come_back": Opener,
     "test_an_archive_begins_with_its_name": Verbose,

@@ -12,6 +12,7 @@ import tarfile
 import termios
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ class Box:
 
     def kill(self, number: int) -> None:
         if self.process is not None and self.now.state is S.RUNNING:
-            os.killpg(self.process.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.killpg(self.process.pid, number)
 
 
 BOXES: dict[str, Box] = {}
@@ -253,7 +255,9 @@ class Inside:
         return await self.pieces.get() if self.process is not None else None
 
     async def write(self, data: bytes) -> None:
-        if self.process is not None and self.process.stdin is not None:
+        if self.terminal is not None:
+            os.write(self.terminal, data)
+        elif self.process is not None and self.process.stdin is not None:
             self.process.stdin.write(data)
             await self.process.stdin.drain()
 
@@ -274,7 +278,8 @@ class Inside:
 
     async def close(self) -> None:
         if self.process is not None and self.process.returncode is None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # nothing else would end it: there are no walls
+            with suppress(ProcessLookupError):  # it has just ended
+                os.killpg(self.process.pid, signal.SIGKILL)  # nothing else would end it: there are no walls
             await self.process.wait()
         await asyncio.gather(*self.tasks)
         if self.terminal is not None:
