@@ -125,7 +125,8 @@ def nobody(url: str, error: OSError) -> Failure:
         hint = "Start the platform with `bai up`, or log in elsewhere with `bai login URL`."
     else:
         hint = "Is the address right, and the manager up? `bai login URL` changes it."
-    why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or error  # asyncio writes words of its own there
+    known = error.errno is not None and error.errno > 0
+    why = os.strerror(error.errno or 0) if known else error.strerror or error  # asyncio puts words of its own into strerror
     return Failure("unreachable", f"Nobody answers at {url} ({why}). {hint}")
 
 

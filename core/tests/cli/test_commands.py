@@ -75,7 +75,8 @@ def test_every_option_of_a_session_arrives(here: Bai, rest: Any, monkeypatch: py
     (("-r", "cpu"), 65, "-r cpu=1,mem=512m"), (("-r", "=1"), 65, "NAME=AMOUNT"), (("-r", "cpu=much"), 65, "cpu"),
     (("-e", "NO_SUCH_VARIABLE"), 2, "NO_SUCH_VARIABLE"), (("--timeout", "soon"), 2, "--timeout"), (("--timeout", "0"), 2, "time_limit_s"),
     (("-v", "x"), 65, "SOURCE:TARGET"), (("-v", "/a:/b:rx"), 65, ":ro"), (("--name", ""), 65, "name"),
-    (("--priority", "101"), 2, "priority"), (("-r", "cpu=99999"), 65, "cpu"), (("--name", "1x"), 65, "1x"), (("-w", "relative"), 2, "workdir")])
+    (("--priority", "101"), 2, "priority"), (("-r", "cpu=99999"), 65, "cpu"), (("--name", "1x"), 65, "1x"),
+    (("-w", "relative"), 2, "workdir")])
 def test_what_cannot_be_asked_for_is_said_and_makes_nothing(here: Bai, rest: Any, words: tuple[str, ...], code: int, said: str) -> None:
     before = rest("/v1/sessions?all=true")["items"]
     refused = here("run", *words, "--", "true", code=code)
