@@ -26,6 +26,7 @@ MAX_TOKEN = 256  # characters; ours have 47
 @dataclass(frozen=True, slots=True)
 class _Known:
     caller: Caller | None  # None: an agent's
+    token: str  # its id
     expires_at: float | None
 
 
@@ -75,14 +76,15 @@ async def authenticate_token(context: Context, token: str) -> Caller:
     return known.caller
 
 
-async def authenticate_agent(context: Context, request: web.Request) -> None:
-    """Return if *request* carries an agent's token; raise ``Failure`` if not."""
+async def authenticate_agent(context: Context, request: web.Request) -> str:
+    """Return the id of the agent's token that *request* carries; raise ``Failure`` if it carries none."""
     token = bearer(request)
     known = await _look_up(context, token) if token else None
     if known is None:
         raise Failure("unauthenticated", "This is not a valid agent token; make one with `bai token create --agent NAME`.")
     if known.caller is not None:
         raise Failure("forbidden", "An agent needs a token of its own; make one with `bai token create --agent NAME`.")
+    return known.token
 
 
 def bearer(request: web.Request) -> str | None:
@@ -112,7 +114,7 @@ async def _look_up(context: Context, token: str) -> _Known | None:
         return None
     if row.user_id is not None and not row.active:
         return None
-    known = _Known(None if row.user_id is None else to_caller(row, row.token_id), row.expires_at)
+    known = _Known(None if row.user_id is None else to_caller(row, row.token_id), row.token_id, row.expires_at)
     if _expired(known, now):
         return None
     context.tokens.put(hashed, known, generation)

@@ -17,9 +17,10 @@ MARGIN_S = 10.0  # the agent gives up this much earlier than we do, so that its 
 
 
 class Link(Protocol):
-    """What we need of a connection to an agent. Neither method waits."""
+    """What we need of a connection to an agent. token: the id of its token. Neither method waits."""
 
     agent_id: str
+    token: str
 
     def send(self, message: FromManager) -> None:
         """Queue *message*; a reader that is too slow loses the link."""

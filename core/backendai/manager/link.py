@@ -29,10 +29,11 @@ MAX_FRAME = 16 * 1024 * 1024  # of a stream: the list of an agent's images is on
 
 
 class AgentLink:
-    """The connection of one agent. agent_id, name: as its hello says."""
+    """The connection of one agent. agent_id, name: as its hello says. token: the id of that which it came with."""
 
-    def __init__(self, socket: web.WebSocketResponse, hello: Hello) -> None:
+    def __init__(self, socket: web.WebSocketResponse, hello: Hello, token: str) -> None:
         self.agent_id = hello.agent
+        self.token = token
         self.name = hello.name
         self.reason = ""
         self._socket = socket
@@ -77,13 +78,13 @@ def routes(context: Context, orchestrator: Orchestrator) -> list[web.RouteDef]:
     """Return the routes that agents use."""
 
     async def link(request: web.Request) -> web.StreamResponse:
-        await authenticate_agent(context, request)
+        token = await authenticate_agent(context, request)
         if context.live.ended:
             raise Failure("unavailable", "The manager is stopping.")
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, compress=False, timeout=CLOSE_S)
         await socket.prepare(request)
         keep_alive(request)
-        reason = await _serve(context, orchestrator, request, socket)
+        reason = await _serve(context, orchestrator, request, socket, token)
         await _hang_up(request, socket, WSCloseCode.POLICY_VIOLATION, reason)
         return socket
 
@@ -110,7 +111,7 @@ async def _hang_up(request: web.Request, socket: web.WebSocketResponse, code: in
         request.transport.abort()
 
 
-async def _serve(context: Context, orchestrator: Orchestrator, request: web.Request, socket: web.WebSocketResponse) -> str:
+async def _serve(context: Context, orchestrator: Orchestrator, request: web.Request, socket: web.WebSocketResponse, token: str) -> str:
     """Converse with an agent until either side ends it; return why."""
     try:
         hello = await _receive(socket)
@@ -123,7 +124,7 @@ async def _serve(context: Context, orchestrator: Orchestrator, request: web.Requ
     if hello.protocol != PROTOCOL:
         older = "agent" if hello.protocol < PROTOCOL else "manager"
         return f"the agent speaks protocol {hello.protocol} and this manager {PROTOCOL}; upgrade the {older}"
-    link = AgentLink(socket, hello)
+    link = AgentLink(socket, hello, token)
     reader = asyncio.create_task(_read(context, orchestrator, request, socket, link, hello), name=f"link-{hello.name}-read")
     try:
         await asyncio.wait([link.writer, reader], return_when=asyncio.FIRST_COMPLETED)

@@ -12,7 +12,7 @@ from backendai.manager.dispatch import Channel, Link
 from backendai.manager.reports import apply
 from backendai.manager.settle import Decided, Settler
 from backendai.manager.store.engine import Tx
-from backendai.manager.store.nodes import forget, join, leave, note, unknown_logs
+from backendai.manager.store.nodes import bind, forget, join, leave, note, unknown_logs
 from backendai.manager.store.placement import Change, find_holding, write
 from backendai.manager.store.schema import kernels
 from backendai.model.errors import Failure
@@ -40,7 +40,7 @@ class Reception:
         channel = Channel(link, beat=Beat(hello.why, hello.capacity), noted=context.clock())
         self._channels[hello.agent] = channel  # from here on every change makes it stale
         try:
-            decided = await self._settler.commit(lambda tx: self._take_in(tx, hello, context.clock()))
+            decided = await self._settler.commit(lambda tx: self._take_in(tx, hello, link.token, context.clock()))
         except BaseException:
             if self._channels.get(hello.agent) is channel:
                 del self._channels[hello.agent]
@@ -99,9 +99,10 @@ class Reception:
                 used.update(lease.kernels[0])
         self._settler.notices.beat(agent_id, not beat.why, capacity, {name: max(0, all - used[name]) for name, all in capacity.items()})
 
-    async def _take_in(self, tx: Tx, hello: Hello, now: float) -> Decided:
+    async def _take_in(self, tx: Tx, hello: Hello, token: str, now: float) -> Decided:
         """Write the agent's row and what it says of its kernels; what it has lost is over."""
         namesake = await join(tx, hello, self._channels.keys(), now)
+        await bind(tx, token, hello, namesake)
         replaced = await self._replace(tx, namesake, hello.name, now) if namesake else ()
         told = {(hello.agent, seen.kernel): seen for seen in hello.kernels}
         lost = [held for held in await find_holding(tx.connection, kernels.c.agent_id == hello.agent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -290,12 +290,12 @@ class Player:
 class Managed(Served):
     """A whole manager that listens, and the agents that a test plays."""
 
-    def __init__(self, handle: ManagerHandle, http: aiohttp.ClientSession, agent_token: str, stack: AsyncExitStack) -> None:
+    def __init__(self, handle: ManagerHandle, http: aiohttp.ClientSession, agent_tokens: Sequence[str], stack: AsyncExitStack) -> None:
         super().__init__(handle.context, Nodes(), handle.url, handle.first_admin_token or "", http, web.Application())
         self.handle = handle
         self.tasks: list[asyncio.Task[None]] = []
         self.ends: dict[aiohttp.ClientWebSocketResponse, asyncio.Future[str]] = {}
-        self._agent_token = agent_token
+        self.agent_tokens = agent_tokens
         self._stack = stack
         self._players = 0
 
@@ -304,7 +304,7 @@ class Managed(Served):
         return self._players
 
     def player(self, name: str) -> Player:
-        return Player(self, name, self._agent_token)
+        return Player(self, name, self.agent_tokens[self._players])
 
     async def running(self, **what: Any) -> tuple[Player, dict[str, Any], KernelOrder]:
         """Return an agent, and a session that runs on it."""
@@ -341,7 +341,7 @@ async def managed(config: ManagerConfig) -> AsyncIterator[Managed]:
     async with AsyncExitStack() as outer, aiohttp.ClientSession() as http:
         stack = await outer.enter_async_context(AsyncExitStack())
         handle = await stack.enter_async_context(serve_manager(replace(config, drain_s=1.0)))
-        it = Managed(handle, http, await handle.make_agent_token("test"), stack)
+        it = Managed(handle, http, [await handle.make_agent_token(f"test{n}") for n in range(8)], stack)
         yield it
         for task in it.tasks:
             task.cancel()

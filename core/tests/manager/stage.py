@@ -20,7 +20,7 @@ from backendai.manager.auth import TokenCache
 from backendai.manager.bus import Bus
 from backendai.manager.config import ManagerConfig
 from backendai.manager.context import Context
-from backendai.manager.first import found_cluster
+from backendai.manager.first import found_cluster, make_agent_token
 from backendai.manager.live import Live
 from backendai.manager.metrics import Metrics
 from backendai.manager.operations import sessions as operations
@@ -29,7 +29,7 @@ from backendai.manager.orchestrator import Orchestrator
 from backendai.manager.serve import SPECS
 from backendai.manager.store.engine import open_store
 from backendai.manager.store.placement import find_holding
-from backendai.manager.store.schema import agent_slots, agents, events, sessions, users
+from backendai.manager.store.schema import agent_slots, agents, events, sessions, tokens, users
 from backendai.manager.store.sessions import SessionLoader
 from backendai.model.errors import Failure
 from backendai.model.ids import make_id
@@ -50,6 +50,7 @@ from backendai.wire.link import (
     Want,
     Welcome,
 )
+from backendai.wire.tokens import hash_token
 from sqlalchemy import select
 
 K = KernelState
@@ -63,6 +64,7 @@ class Wire:
 
     def __init__(self, box: Box) -> None:
         self.agent_id = box.id
+        self.token = box.token
         self.name = box.name
         self.inbox: deque[FromManager] = deque()
         self.broken = False
@@ -99,10 +101,12 @@ class Box:
     generation: int = 0
     untold: set[str] = field(default_factory=set)
     cluster: str = ""
+    token: str = ""
     heard: list[FromManager] = field(default_factory=list)
 
     async def connect(self) -> None:
         """Say hello on a new link. A refusal is raised."""
+        self.token = self.token or await self.stage.make_token(self.name)
         wire, self.wire = Wire(self), None
         self.untold.clear()
         hello = Hello(PROTOCOL, self.id, self.name, "1", "x86_64", self.cluster, self.capacity, "played", "none", "base", why=self.why,
@@ -240,6 +244,12 @@ class Stage:
         await box.connect()
         box.hear()
         return box
+
+    async def make_token(self, name: str) -> str:
+        """Make a token for an agent and return its id."""
+        secret = await make_agent_token(self.context, name)
+        query = select(tokens.c.id).where(tokens.c.hash == hash_token(secret))
+        return str((await self.context.store.read(lambda connection: connection.execute(query))).scalar_one())
 
     async def ask(self, cpu: float = 1, mem: str = "1g", **more: Any) -> str:
         """Ask for a batch session and return its id."""

@@ -85,9 +85,9 @@ async def test_other_ways_to_sign_in_are_refused(served: Any) -> None:
 async def test_the_cache_is_bounded_and_forgets() -> None:
     cache = auth.TokenCache()
     for n in range(auth.REMEMBERED + 5):
-        cache.put(str(n), auth._Known(None, None), cache.generation)
+        cache.put(str(n), auth._Known(None, "", None), cache.generation)
     assert len(cache._known) <= auth.REMEMBERED
     before = cache.generation
     cache.forget()
-    cache.put("late", auth._Known(None, None), before)
+    cache.put("late", auth._Known(None, "", None), before)
     assert cache.get("late", 0.0) is None, "what was read before a revocation is not remembered after it"

@@ -150,3 +150,32 @@ async def test_stopping_the_manager_tells_the_agents(managed: Any) -> None:
     async with asyncio.timeout(10.0):
         await managed.stop()
     assert "stopping" in await agent.farewell(socket)
+
+
+async def test_a_token_belongs_to_the_first_agent_that_uses_it(managed: Any) -> None:
+    box, other = managed.player("box"), managed.player("other")
+    await box.connect()
+    await other.connect()
+    thief = managed.player("third")
+    thief.head = other.head
+    assert "belongs to another agent" in await thief.refused()
+    thief.id = box.id
+    assert "belongs to another agent" in await thief.refused(), "nor may it say that it is one that has another token"
+    assert {agent["name"] for agent in (await managed.call("GET", "/v1/agents"))["items"]} == {"box", "other"}
+    await box.connect()
+
+
+async def test_a_bound_token_takes_nobody_s_name_but_its_own_agent_s(managed: Any) -> None:
+    box, other = managed.player("box"), managed.player("other")
+    await (await box.connect()).close()
+    await managed.poll_agent("box", lambda shown: not shown["connected"])
+    await (await other.connect()).close()
+    await managed.poll_agent("other", lambda shown: not shown["connected"])
+    assert "belongs to another agent" in await other.refused(name="box")
+    anew = managed.player("box")
+    anew.head = other.head
+    assert "belongs to another agent" in await anew.refused()
+    anew.head = box.head
+    await anew.connect()
+    assert (await managed.call("GET", "/v1/agents/box"))["id"] == anew.id, "a machine that was set up anew keeps its token"
+    assert "belongs to another agent" in await box.refused(name="box2"), "which is then no longer the old one's"

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import delete, insert, select, update
 
 from backendai.manager.store.engine import Tx
-from backendai.manager.store.schema import agent_slots, agents, kernels
+from backendai.manager.store.schema import agent_slots, agents, kernels, tokens
 from backendai.model.errors import Failure
 from backendai.wire.link import Hello
 
@@ -34,6 +34,23 @@ async def join(tx: Tx, hello: Hello, connected: Collection[str], now: float) -> 
     await set_capacity(tx, hello.agent, hello.capacity)
     tx.event("agent.connected", hello.agent, None, {"name": hello.name, "why": hello.why})
     return namesake
+
+
+async def bind(tx: Tx, token_id: str, hello: Hello, namesake: str | None) -> None:
+    """Let the first agent that uses a token have it. Raise ``Failure`` when it is another's, or would let its agent take another's name.
+
+    namesake: the absent agent whose name is being taken over; one whose machine was set up anew may do that with its old token.
+    """
+    row = (await tx.connection.execute(select(tokens.c.agent_id).where(tokens.c.id == token_id))).first()
+    if row is None:
+        raise Failure("unauthenticated", "This agent's token was revoked; make one with `bai token create --agent NAME`.")
+    if row.agent_id not in (None, hello.agent, namesake):
+        said = f"This token belongs to another agent; make one for this machine with `bai token create --agent {hello.name}`."
+        raise Failure("forbidden", said)
+    if row.agent_id == hello.agent and namesake is not None:
+        raise Failure("name-taken", f"The name {hello.name} belongs to another agent; start this one with another --name.")
+    if row.agent_id != hello.agent:
+        await tx.connection.execute(update(tokens).where(tokens.c.id == token_id).values(agent_id=hello.agent))
 
 
 async def forget(tx: Tx, agent_id: str) -> None:

@@ -40,6 +40,7 @@ tokens = Table(
     Column("hash", String(64), nullable=False, unique=True),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=True),
+    Column("agent_id", String(26), nullable=True),  # which agent uses it, once one does
     Index(None, "user_id"),
 )
 
