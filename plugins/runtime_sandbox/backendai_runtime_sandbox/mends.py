@@ -18,7 +18,8 @@ _MENDS = (
 
 def mend(said: str) -> str:
     """Return a sentence for the user about *said*, a line of the shim: what failed, on what, and the system's word for it."""
-    step, _, why = (said or "shim: it said nothing").partition(": ")
+    said = said or "shim: it said nothing"
+    step, _, why = said.partition(": ")
     if step.startswith("exec "):
         return f"{step[5:]} cannot be run: {why}. Look at the command and at the image."
     if step.startswith("chdir "):
