@@ -458,6 +458,23 @@ async def test_what_fails_after_a_commit_makes_everything_begin_anew(stage: Stag
     assert stage.on(id)[0] is box
 
 
+async def test_nobody_is_told_of_what_was_not_committed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = await stage.box("box")
+    id = await stage.ask()
+
+    def fail(*_: Any) -> None:
+        raise Broken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.context.store, "_number", fail)  # the last thing before the commit
+        with pytest.raises(Broken):
+            await stage.orchestrator.look_once()
+    assert box.wire is not None and not box.wire.inbox and not stage.orchestrator._settler.leases.by_session
+    assert await stage.state(id) == "PENDING"
+    await stage.look()
+    assert [order.session for order in orders(box)] == [id]
+
+
 async def test_a_hello_that_is_cut_off_is_followed_all_the_same(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its link ends while its transaction is being committed: what it said counts, and the agent is away."""
     box = await stage.box("box")
