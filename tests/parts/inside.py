@@ -119,7 +119,7 @@ class Command:
         master, slave = pty.openpty()
         try:
             return cls(await asyncio.create_subprocess_exec(*argv, stdin=slave, stdout=slave, stderr=slave, env=env, cwd=folder,
-                                                            start_new_session=True), master)
+                                                            start_new_session=True, preexec_fn=_own_terminal), master)
         finally:
             os.close(slave)
 
@@ -180,6 +180,11 @@ class Command:
         if self._master is not None:
             os.close(self._master)
             self._master = None
+
+
+def _own_terminal() -> None:
+    """Make standard input this process's terminal, so that Ctrl-C on it is a signal."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @contextmanager
