@@ -65,6 +65,9 @@ class Link:
             try:
                 await self._converse()
                 why = "the manager closed the link"
+            except aiohttp.WSServerHandshakeError as error:
+                hint = "it does not know this token; make one with `bai token create --agent NAME`"
+                why = f"it answered {error.status}: {hint if error.status in (401, 403) else error.message}"
             except (aiohttp.ClientError, TimeoutError, OSError, Refused, msgspec.MsgspecError) as error:
                 why = str(error) or type(error).__name__
             if self.joined.is_set():
