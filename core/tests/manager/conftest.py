@@ -45,6 +45,8 @@ from backendai.wire.frames import control
 from backendai.wire.link import Advance, Desired, Hello, KernelOrder, KernelState, Message, Observed, Open, Report
 from sqlalchemy import insert
 
+from core.tests.manager.stage import Stage, staged
+
 SPECS = (scheduler_v10.SPEC, agentselector_v10.SPEC, hook_v20.SPEC, webapp_v20.SPEC, monitor_stats_v10.SPEC, monitor_error_v10.SPEC)
 
 DEADLINE_S = 10.0  # for what should take a moment
@@ -346,6 +348,14 @@ async def managed(config: ManagerConfig) -> AsyncIterator[Managed]:
         for task in it.tasks:
             task.cancel()
         await asyncio.gather(*it.tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, db_url: str) -> AsyncIterator[Stage]:
+    """A stage for the orchestrator, once on each database. At the end its accounts are held against each other."""
+    async with staged(tmp_path, db_url) as it:
+        yield it
+        await it.check()
 
 
 @pytest.fixture

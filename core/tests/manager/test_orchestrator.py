@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,17 +9,10 @@ from backendai.model.session import DEADLINES, SessionState, SessionType
 from backendai.wire.link import KernelState as K
 from backendai.wire.link import Want
 
-from core.tests.manager.stage import GIB, Stage, orders, refused, staged
+from core.tests.manager.stage import GIB, Stage, orders, refused
 
 S = SessionState
 INTERACTIVE: dict[str, Any] = {"type": SessionType.INTERACTIVE}
-
-
-@pytest.fixture
-async def stage(tmp_path: Path, db_url: str) -> AsyncIterator[Stage]:
-    async with staged(tmp_path, db_url) as it:
-        yield it
-        await it.check()
 
 
 async def test_a_session_lives_from_the_queue_to_its_end(stage: Stage) -> None:
