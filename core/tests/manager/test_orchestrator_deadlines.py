@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from backendai.manager import orchestrator, serve
+from backendai.manager import serve
+from backendai.manager.store.placement import look
 from backendai.model.errors import Failure
 from backendai.model.session import DEADLINES, SessionState, SessionType
 from backendai.wire.link import KernelState as K
@@ -183,7 +184,7 @@ async def test_it_sleeps_until_the_nearest_deadline_and_ten_seconds_at_most(stag
 async def test_a_loop_that_fails_begins_anew(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real loop, woken by what happens, with a database that is away for a moment."""
     box = await stage.box("box")
-    look, failures = orchestrator.look, [1, 2]
+    failures = [1, 2]
 
     async def shaky(*given: Any) -> Any:
         if failures:
@@ -192,7 +193,7 @@ async def test_a_loop_that_fails_begins_anew(stage: Stage, monkeypatch: pytest.M
         return await look(*given)
 
     monkeypatch.setattr(serve, "RESTART_S", 0.0)
-    monkeypatch.setattr(orchestrator, "look", shaky)
+    monkeypatch.setattr("backendai.manager.orchestrator.look", shaky)
     loop = asyncio.create_task(serve._supervise(stage.context, "orchestrator", stage.orchestrator.run))
     try:
         id = await stage.ask()

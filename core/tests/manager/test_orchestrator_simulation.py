@@ -20,7 +20,6 @@ from backendai.wire.link import KernelState as K
 
 from core.tests.manager.stage import Box, Stage, staged
 
-SESSIONS = 200
 SILENCE_S = 30.0  # after which a manager hangs up
 REASONS = ("was lost.", "came back without it.", "was replaced by a new one.", "when the machine stopped.", "took longer than",
            "did not say in time", "began it only when", "neither begun nor given it back")
@@ -29,8 +28,9 @@ REASONS = ("was lost.", "came back without it.", "was replaced by a new one.", "
 class Storm:
     """A seeded run of trouble. asked: sessions that were accepted and not removed."""
 
-    def __init__(self, stage: Stage, seed: int) -> None:
+    def __init__(self, stage: Stage, seed: int, many: int) -> None:
         self.stage = stage
+        self.many = many
         self.random = Random(seed)
         self.asked: list[str] = []
         self.count = 0
@@ -44,7 +44,7 @@ class Storm:
 
     async def blow(self) -> None:
         """Do one thing after the other until enough was asked for."""
-        while self.count < SESSIONS:
+        while self.count < self.many:
             deed = self.random.choices(list(self.weights), list(self.weights.values()))[0]
             await deed()
             self.deeds[deed.__name__] += 1
@@ -206,21 +206,33 @@ class Storm:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_after_a_storm_every_session_ends_or_runs_and_every_slot_is_accounted_for(tmp_path: Path, seed: int) -> None:
     async with staged(tmp_path) as stage:
-        for n, cpu in enumerate((2, 4, 4, 8)):
-            await stage.box(f"box{n}", cpu=cpu)
-        storm = Storm(stage, seed)
-        await storm.blow()
+        storm = await weather(stage, seed, 200)
         assert storm.kills and min(storm.deeds.values()) > 0, storm.deeds
+
+
+@pytest.mark.parametrize("db_url", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
+async def test_the_same_holds_on_a_server(tmp_path: Path, db_url: str) -> None:
+    async with staged(tmp_path, db_url) as stage:
+        await weather(stage, 4, 60)
+
+
+async def weather(stage: Stage, seed: int, many: int) -> Storm:
+    """Have a storm and the calm after it, and look at everything."""
+    for n, cpu in enumerate((2, 4, 4, 8)):
+        await stage.box(f"box{n}", cpu=cpu)
+    storm = Storm(stage, seed, many)
+    await storm.blow()
+    await storm.calm()
+    await stage.check()
+    assert (await stage.states()).keys() == set(storm.asked), "what was accepted is there until it is removed"
+    while going := [id for id, (state, *_) in (await stage.states()).items() if state not in FINAL]:
+        await storm.settled(going)
+        for id in going:
+            if await stage.state(id) == "RUNNING":
+                await stage.stop(id)
         await storm.calm()
         await stage.check()
-        assert (await stage.states()).keys() == set(storm.asked), "what was accepted is there until it is removed"
-        while running := [id for id, (state, *_) in (await stage.states()).items() if state not in FINAL]:
-            await storm.settled(running)
-            for id in running:
-                if await stage.state(id) == "RUNNING":
-                    await stage.stop(id)
-            await storm.calm()
-            await stage.check()
-        for id in storm.asked:
-            storm.judge(await stage.row(id))
-        assert await stage.ledger() == {} and not any(box.kernels for box in stage.boxes)
+    for id in storm.asked:
+        storm.judge(await stage.row(id))
+    assert await stage.ledger() == {} and not any(box.kernels for box in stage.boxes)
+    return storm
