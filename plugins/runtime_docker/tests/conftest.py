@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from backendai.spec import runtime_v10
 from backendai.spec.runtime_v10 import Container, ContainerSpec, Runtime
 
 WAIT_S = 30.0
-NETWORK = "bai-test-outward"
+NETWORK = f"bai-test-outward-{os.getpid()}"  # others may test on the same engine
 T = TypeVar("T")
 
 
@@ -36,6 +37,7 @@ class Bench:
     url: str
     labels: Mapping[str, str]
     podman: bool = False
+    network: str = NETWORK
 
     def spec(self, *argv: str, **other: Any) -> ContainerSpec:
         """Return a spec with a name of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -16,5 +17,5 @@ class TestDocker(RuntimeConformance):
     @pytest.fixture(autouse=True)
     def engine(self, docker_engine: Any, base_image: str) -> None:
         """Use the tests' own engine and image."""
-        self.options = {"url": docker_engine.url, "network": "bai-test-outward"}
+        self.options = {"url": docker_engine.url, "network": f"bai-test-outward-{os.getpid()}"}
         self.image = base_image

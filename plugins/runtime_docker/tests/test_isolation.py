@@ -170,7 +170,7 @@ async def test_an_outward_network_reaches_out_but_not_its_neighbours(bench: Any,
     first, second = await bench.run(network="outward"), await bench.run(network="outward")
     where = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}"
     address, gateway = docker_engine.run("inspect", "-f", where, second).split()
-    assert "bai-test-outward" in docker_engine.run("network", "ls", "--format", "{{.Name}}").split()
+    assert bench.network in docker_engine.run("network", "ls", "--format", "{{.Name}}").split()
     reach = "timeout 2 bash -c 'echo > /dev/tcp/{}/9' 2>&1"
     code, out, _ = await bench.inside(first, "bash", "-c", reach.format(address))
     assert (code, b"refused" in out) == (124, False)
@@ -183,10 +183,10 @@ async def test_the_outward_network_goes_with_its_last_user_and_comes_back(bench:
     first, second = await with_runtime(), await with_runtime()
     names = ("network", "ls", "--format", "{{.Name}}")
     id = await first.create(bench.spec(network="outward"))
-    assert "bai-test-outward" in docker_engine.run(*names).split()
+    assert bench.network in docker_engine.run(*names).split()
     await second.probe()
-    docker_engine.run("network", "rm", "bai-test-outward")
+    docker_engine.run("network", "rm", bench.network)
     await first.start(id)  # with a new one
-    assert "bai-test-outward" in docker_engine.run(*names).split()
+    assert bench.network in docker_engine.run(*names).split()
     await first.remove(id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +17,7 @@ from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import FEATURES, ContainerState, Event, Limits, Mount, Progress, Runtime
 
 pytestmark = pytest.mark.docker
+EMPTY, BUILT = f"bai-test-empty:{os.getpid()}", f"bai-test-built:{os.getpid()}"  # others may test on the same engine
 
 
 async def test_probe_tells_the_engine_and_what_it_can_do(bench: Any) -> None:
@@ -135,17 +137,17 @@ async def test_an_image_from_scratch_idles_on_the_static_init(bench: Any, static
     empty = tmp_path / "empty.tar"
     with tarfile.open(empty, "w") as archive:
         archive.addfile(tarfile.TarInfo("readme"), io.BytesIO())
-    docker_engine.run("import", str(empty), "bai-test-empty:1")
+    docker_engine.run("import", str(empty), EMPTY)
     try:
-        id = await bench.run("/.bai/init", image="bai-test-empty:1", mounts=(Mount(str(static_program), "/.bai/init"),))
+        id = await bench.run("/.bai/init", image=EMPTY, mounts=(Mount(str(static_program), "/.bai/init"),))
         assert (await bench.see(id)).state is ContainerState.RUNNING
         await bench.runtime.stop(id, "SIGTERM", 20)
         assert (await bench.see(id)).exit_code == 0
         await bench.runtime.remove(id)
     finally:
-        await bench.runtime.remove_image("bai-test-empty:1")
+        await bench.runtime.remove_image(EMPTY)
     with pytest.raises(Failure):
-        await bench.runtime.remove_image("bai-test-empty:1")
+        await bench.runtime.remove_image(EMPTY)
 
 
 async def test_an_image_in_use_stays(bench: Any) -> None:
@@ -167,7 +169,7 @@ async def test_a_recipe_is_built(bench: Any) -> None:
         yield buffer.getvalue()
 
     made = await bench.runtime.build_image(
-        "bai-test-built:1", context(f'FROM {bench.image}\nLABEL a=b\nWORKDIR /srv\nCMD ["echo", "built"]\n'), said.append)
+        BUILT, context(f'FROM {bench.image}\nLABEL a=b\nWORKDIR /srv\nCMD ["echo", "built"]\n'), said.append)
     try:
         assert (made.command, made.labels["a"]) == (("echo", "built"), "b")
         assert any("STEP 1/4" in progress.text.upper() for progress in said)
@@ -175,12 +177,12 @@ async def test_a_recipe_is_built(bench: Any) -> None:
         id = await bench.run(image=made.name, name=spec.name, argv=())
         assert (await bench.output(id))[1] == b"built\n"
         with pytest.raises(Failure, match="could not be built") as caught:
-            await bench.runtime.build_image("bai-test-broken:1", context(f"FROM {bench.image}\nRUN echo why; exit 3\n"), said.append)
+            await bench.runtime.build_image(f"{BUILT}-broken", context(f"FROM {bench.image}\nRUN echo why; exit 3\n"), said.append)
         assert caught.value.code == "bad-image"
         assert "why" in caught.value.message
         await bench.runtime.remove(id)
     finally:
-        await bench.runtime.remove_image("bai-test-built:1")
+        await bench.runtime.remove_image(BUILT)
 
 
 async def test_many_start_at_once(bench: Any) -> None:
