@@ -42,6 +42,11 @@ def used(agent: dict[str, Any]) -> str:
     return ", ".join(f"{name} {amount(name, held.get(name, 0))}/{amount(name, total)}" for name, total in agent["capacity"].items())
 
 
+def runs_on(runtime: str, engine: str) -> str:
+    """Say what runs containers; most engines begin with their own name."""
+    return engine if engine.lower().startswith(runtime) else f"{runtime} ({engine})"
+
+
 def facts(agent: dict[str, Any]) -> dict[str, str]:
     """Return what to show of an agent, by name."""
     return {
@@ -51,7 +56,7 @@ def facts(agent: dict[str, Any]) -> dict[str, str]:
         "why": agent["why"],
         "version": agent["version"],
         "machine": agent["arch"],
-        "runtime": f"{agent['runtime']} ({agent['engine']})",
+        "runtime": runs_on(agent["runtime"], agent["engine"]),
         "default image": agent["default_image"],
         "can": ", ".join(agent["features"]),
         **{f"cannot {feature}": why for feature, why in agent["missing"].items()},

@@ -18,7 +18,8 @@ def each(names: Iterable[str], do: Callable[[str], T], as_json: bool) -> tuple[l
         try:
             done.append(do(name))
         except Failure as failure:
-            status = complain(Failure(failure.code, f"{name}: {failure.message}"), as_json)
+            said = failure.message if name in failure.message else f"{name}: {failure.message}"
+            status = complain(Failure(failure.code, said), as_json)
             exit = exit or status
     return done, exit
 

@@ -20,7 +20,7 @@ def arguments(parser: ArgumentParser) -> None:
     pull = commands.add_parser("pull", help="fetch one")
     pull.add_argument("image", metavar="NAME:TAG")
     build = commands.add_parser("build", help="build one from a recipe: a folder with a Dockerfile and a recipe.toml")
-    build.add_argument("folder", type=Path)
+    build.add_argument("folder", type=Path, metavar="FOLDER", help="where the recipe is, such as kernels/python")
     build.add_argument("--name", metavar="NAME:TAG", help="instead of the recipe's own")
     remove = commands.add_parser("rm", help="remove one")
     remove.add_argument("image", metavar="NAME:TAG")

@@ -147,16 +147,19 @@ def prepare(parser: ArgumentParser, name: str, runner: Any) -> None:
     runner.arguments(parser)
     said = "print what the API returns, as JSON"
     parser.add_argument("--json", action="store_true", help=said)
-    for leaf in _leaves(parser):
+    for leaf, about in _leaves(parser):
+        leaf.description = leaf.description or f"{about[:1].upper()}{about[1:]}."
         leaf.add_argument("--json", action="store_true", help=said, default=SUPPRESS)  # else it would undo the one before it
 
 
-def _leaves(parser: ArgumentParser) -> list[ArgumentParser]:
-    """Return the parsers of a command's own commands."""
+def _leaves(parser: ArgumentParser) -> list[tuple[ArgumentParser, str]]:
+    """Return the parsers of a command's own commands, each with its line of help."""
     import argparse
 
     groups: list[_SubParsersAction[ArgumentParser]] = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    return [leaf for group in groups for leaf in group.choices.values() if "--json" not in leaf._option_string_actions]
+    lines = {choice.dest: choice.help or "" for group in groups for choice in group._choices_actions}
+    return [(leaf, lines.get(name, "")) for group in groups for name, leaf in group.choices.items()
+            if "--json" not in leaf._option_string_actions]
 
 
 def overview() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backendai.cli import roles, setting
+from backendai.cli.agents import runs_on
 from backendai.cli.screen import show_json, slots
 from backendai.client.settings import Login, load_settings, save_settings, settings_path
 from backendai.model.errors import Failure
@@ -101,7 +102,7 @@ async def _greet(login: Login, data: Path, as_json: bool) -> None:
         return
     bai = "bai" if shutil.which("bai") else sys.argv[0]
     facts: dict[str, Any] = {"address": login.url, "token": f"{login.token}  (kept for you in {settings_path()})",
-                             "runtime": f"{agent.runtime} ({agent.engine})", "capacity": slots(agent.capacity), "data": data}
+                             "runtime": runs_on(agent.runtime, agent.engine), "capacity": slots(agent.capacity), "data": data}
     print("The platform is ready.\n" if agent.healthy else f"The platform is up, but it can run nothing yet: {agent.why}\n")
     for name, value in facts.items():
         print(f"  {name:10}{value}")

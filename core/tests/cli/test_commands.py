@@ -259,7 +259,7 @@ def test_stop_waits_for_the_end_and_rm_forgets(here: Bai) -> None:
 def test_what_goes_wrong_with_one_keeps_nothing_from_the_others(here: Bai) -> None:
     here("start", *SMALL, "--name", "f1")
     said = here("rm", "-f", "no-such", "f1", code=66)
-    assert said.out == "f1\n" and said.err.startswith("bai: no-such: ")
+    assert said.out == "f1\n" and said.err == "bai: You have no session 'no-such'; see `bai ps -a`.\n"
     said = here("rm", "--json", "no-such", "f1", code=66)
     assert said.json == {"removed": []} and [json.loads(line)["code"] for line in said.err.splitlines()] == ["not-found"] * 2
     said = here("stop", "--json", "no-such", code=66)

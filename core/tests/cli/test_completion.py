@@ -31,13 +31,11 @@ Complete = Callable[[str], set[str]]
 @pytest.fixture
 def complete(bai: Bai, monkeypatch: pytest.MonkeyPatch) -> Complete:
     """What bash offers behind a line, with the script that ``bai completion bash`` prints."""
-    if (bash := shutil.which("bash")) is None:
-        pytest.skip("bash is not installed")
     monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
     script = bai("completion", "bash").out
 
     def ask(line: str) -> set[str]:
-        done = subprocess.run([bash, "--norc", "-c", ASK.format(script=script), "bash", line], check=True, capture_output=True, text=True)
+        done = subprocess.run(["bash", "--norc", "-c", ASK.format(script=script), "bash", line], check=True, capture_output=True, text=True)
         assert done.stderr == ""
         return {word.strip() for word in done.stdout.splitlines() if word.strip()}
 
@@ -71,11 +69,10 @@ def test_without_a_platform_no_name_is_offered_and_nothing_said(complete: Comple
 def test_each_shell_takes_its_script(bai: Bai, tmp_path: Path, shell: str) -> None:
     script = bai("completion", shell).out
     assert "bai" in script and "_ARGCOMPLETE" in script
-    if (program := shutil.which(shell)) is None:
-        pytest.skip(f"{shell} is not installed")
     (tmp_path / "script").write_text(script)
-    done = subprocess.run([program, "-n", str(tmp_path / "script")], check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    if (program := shutil.which(shell)) is not None:  # bash always is; the others where somebody uses them
+        done = subprocess.run([program, "-n", str(tmp_path / "script")], check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_shell_that_is_not_known(bai: Bai) -> None:
