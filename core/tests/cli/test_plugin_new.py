@@ -14,6 +14,7 @@ from backendai.testing.check import KITS
 from backendai.testing.scaffold import make_files
 
 GROUPS = {spec.rpartition("_v")[0]: spec for spec in KITS}
+pytestmark = pytest.mark.system  # builds, installs and tests nine packages
 
 
 @pytest.fixture(scope="module")

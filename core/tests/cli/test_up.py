@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from conftest import Bai
 
 BAI = str(Path(sys.executable).with_name("bai"))
+pytestmark = pytest.mark.system  # whole platforms, as processes
 
 
 class Roles:

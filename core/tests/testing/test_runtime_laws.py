@@ -22,6 +22,7 @@ import toy_runtime
 from toy_runtime import BOXES, LISTENERS, Box, Inside, Port, Toy
 
 SPEC = "runtime_v10"
+pytestmark = pytest.mark.system  # runs real processes, and waits for them
 S = ContainerState
 
 
