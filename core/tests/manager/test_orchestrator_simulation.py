@@ -13,10 +13,12 @@ from random import Random
 
 import pytest
 from backendai.manager.operations import sessions as operations
+from backendai.manager.store.schema import kernels
 from backendai.model.errors import Failure
 from backendai.model.ids import make_id
 from backendai.model.session import FINAL, SessionState, SessionType
 from backendai.wire.link import KernelState as K
+from sqlalchemy import select
 
 from core.tests.manager.stage import Box, Stage, staged
 
@@ -131,15 +133,22 @@ class Storm:
 
     async def wipe(self) -> None:
         if (box := self.box()) is not None:
-            await box.leave()
+            await self.erase(box)
             box.kernels.clear()
 
     async def move(self) -> None:
         """Set an agent up anew under its old name."""
         if (box := self.box()) is not None:
-            await box.leave()
+            await self.erase(box)
             self.stage.boxes.remove(box)
             self.stage.boxes.append(Box(self.stage, make_id(2, self.random.getrandbits(70)), box.name, box.capacity))
+
+    async def erase(self, box: Box) -> None:
+        """End an agent whose journal goes: what nobody heard of from it, nobody can know, so that may be begun once more."""
+        await box.leave()
+        query = select(kernels.c.session_id).where(kernels.c.id.in_(list(box.kernels)), kernels.c.state == "")
+        for row in await self.stage.context.store.read(lambda connection: connection.execute(query)):
+            self.stage.ran[row.session_id] = 0
 
     async def sicken(self) -> None:
         if (box := self.box(linked=True)) is not None and box.wire is not None and not box.wire.broken:
