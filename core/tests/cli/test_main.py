@@ -192,11 +192,12 @@ def test_ctrl_c_ends_quietly(bai: Bai, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nobody_reads_the_output(home: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     reader, writer = os.pipe()
     os.close(reader)
     try:
         for words in (["--help"], ["completion", "bash"], ["config", "path"]):
-            done = subprocess.run([BAI, *words], check=False, stdout=writer, stderr=subprocess.PIPE)
+            done = subprocess.run([BAI, *words], check=False, stdout=writer, stderr=subprocess.PIPE, env=env)
             assert (done.returncode, done.stderr) == (141, b""), words
     finally:
         os.close(writer)
