@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from backendai.model.errors import KINDS, Failure
 from backendai.model.session import Mount, Network, Session, SessionState, SessionType
-from backendai.model.views import Agent, Images, NewToken, Plugin, Ran, SessionStats, Token, User, Who
+
+if TYPE_CHECKING:
+    from backendai.model.views import Agent, Images, NewToken, Plugin, Ran, SessionStats, Token, User, Who
 
 T = TypeVar("T")
 MOST_WAIT_S = 60.0  # that the server lets one request wait
@@ -25,12 +27,13 @@ REMOVE_S = 300.0  # that the server waits for the end of a session that is remov
 class Call(Generic[T]):
     """One request. path: quoted. query: what is None is left out. body: JSON. key: the idempotency key, empty for none.
 
-    shape: the type of the answer, None when there is none. many: it is a list, in a page. answer_s: how long the answer may take.
+    shape: the name of the answer's type, empty when there is none; types are loaded when an answer is read. many: it is a list, in a page.
+    answer_s: how long the answer may take.
     """
 
     method: str
     path: str
-    shape: Any = None
+    shape: str = ""
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     key: str = ""
@@ -61,17 +64,25 @@ class Call(Generic[T]):
         """Return the body to send."""
         return None if self.body is None else json.dumps(self.body).encode()
 
+    @property
+    def type(self) -> Any:
+        """Return the type of the answer, or of each thing in it; None when there is none."""
+        from backendai.model import views
+
+        here = {"": None, "Session": Session, "Sessions": Sessions}
+        return here[self.shape] if self.shape in here else getattr(views, self.shape)
+
     def read(self, data: bytes) -> T:
         """Decode the answer's body; raise ``Failure('internal')`` when it is not what the API promises."""
-        if self.shape is None:
+        if not self.shape:
             return None  # type: ignore[return-value]  # Call[None] is what such a call is typed as
         import msgspec  # here, because whoever only passes JSON on starts faster without it
 
         try:
             if self.many:
-                page: Any = msgspec.json.decode(data, type=_Items[self.shape])  # type: ignore[name-defined]  # a type by value
+                page: Any = msgspec.json.decode(data, type=_Items[self.type])  # type: ignore[name-defined]  # a type by value
                 return page.items  # type: ignore[no-any-return]  # as above
-            return msgspec.json.decode(data, type=self.shape)  # type: ignore[no-any-return]  # as above
+            return msgspec.json.decode(data, type=self.type)  # type: ignore[no-any-return]  # as above
         except msgspec.DecodeError as error:
             raise Failure("internal", f"{self.path} answered with something else than the API: {error}.") from error
 
@@ -132,23 +143,23 @@ def failure(status: int, data: bytes) -> Failure:
 
 def make_key() -> str:
     """Return a new idempotency key."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def create_session(new: NewSession, key: str = "") -> Call[Session]:
-    return Call("POST", "/v1/sessions", Session, body=new.body(), key=key or make_key())
+    return Call("POST", "/v1/sessions", "Session", body=new.body(), key=key or make_key())
 
 
 def list_sessions(all: bool = False, state: SessionState | None = None, cursor: str | None = None, limit: int = PAGE) -> Call[Sessions]:
-    return Call("GET", "/v1/sessions", Sessions, {"all": all or None, "state": state, "cursor": cursor, "limit": limit})
+    return Call("GET", "/v1/sessions", "Sessions", {"all": all or None, "state": state, "cursor": cursor, "limit": limit})
 
 
 def get_session(session: str, wait: str | None = None, timeout_s: float | None = None) -> Call[Session]:
-    return Call("GET", _session(session), Session, {"wait": wait, "timeout_s": timeout_s})
+    return Call("GET", _session(session), "Session", {"wait": wait, "timeout_s": timeout_s})
 
 
 def stop_session(session: str, grace_s: float | None = None) -> Call[Session]:
-    return Call("POST", _session(session, "stop"), Session, body={} if grace_s is None else {"grace_s": grace_s})
+    return Call("POST", _session(session, "stop"), "Session", body={} if grace_s is None else {"grace_s": grace_s})
 
 
 def remove_session(session: str, force: bool = False) -> Call[None]:
@@ -156,7 +167,7 @@ def remove_session(session: str, force: bool = False) -> Call[None]:
 
 
 def stats_of_session(session: str) -> Call[SessionStats]:
-    return Call("GET", _session(session, "stats"), SessionStats)
+    return Call("GET", _session(session, "stats"), "SessionStats")
 
 
 def logs_of_session(session: str, follow: bool = False, tail: int | None = None) -> Call[None]:
@@ -166,7 +177,8 @@ def logs_of_session(session: str, follow: bool = False, tail: int | None = None)
 def exec_in_session(session: str, argv: Sequence[str], stdin: str = "", env: Mapping[str, str] | None = None, user: str | None = None,
                     workdir: str | None = None, timeout_s: float | None = None) -> Call[Ran]:
     given = {"argv": list(argv), "stdin": stdin, "env": env, "user": user, "workdir": workdir, "timeout_s": timeout_s}
-    return Call("POST", _session(session, "exec"), Ran, body=_given(given), answer_s=ANSWER_S + (RUN_S if timeout_s is None else timeout_s))
+    answer_s = ANSWER_S + (RUN_S if timeout_s is None else timeout_s)
+    return Call("POST", _session(session, "exec"), "Ran", body=_given(given), answer_s=answer_s)
 
 
 def open_exec(session: str) -> Call[None]:
@@ -178,19 +190,19 @@ def archive_of_session(session: str, path: str, put: bool = False) -> Call[None]
 
 
 def list_agents() -> Call[tuple[Agent, ...]]:
-    return Call("GET", "/v1/agents", Agent, many=True)
+    return Call("GET", "/v1/agents", "Agent", many=True)
 
 
 def get_agent(agent: str) -> Call[Agent]:
-    return Call("GET", f"/v1/agents/{quote(agent, safe='')}", Agent)
+    return Call("GET", f"/v1/agents/{quote(agent, safe='')}", "Agent")
 
 
 def list_plugins() -> Call[tuple[Plugin, ...]]:
-    return Call("GET", "/v1/plugins", Plugin, many=True)
+    return Call("GET", "/v1/plugins", "Plugin", many=True)
 
 
 def list_images() -> Call[Images]:
-    return Call("GET", "/v1/images", Images)
+    return Call("GET", "/v1/images", "Images")
 
 
 def pull_image(image: str, agent: str | None = None) -> Call[None]:
@@ -206,25 +218,25 @@ def remove_image(name: str, agent: str | None = None) -> Call[None]:
 
 
 def whoami() -> Call[Who]:
-    return Call("GET", "/v1/whoami", Who)
+    return Call("GET", "/v1/whoami", "Who")
 
 
 def list_users() -> Call[tuple[User, ...]]:
-    return Call("GET", "/v1/users", User, many=True)
+    return Call("GET", "/v1/users", "User", many=True)
 
 
 def get_user(name: str) -> Call[User]:
-    return Call("GET", _user(name), User)
+    return Call("GET", _user(name), "User")
 
 
 def create_user(name: str, key: str = "", **more: Any) -> Call[User]:
     """more: role, email, uid, gid; what is None is left out."""
-    return Call("POST", "/v1/users", User, body={"name": name, **_given(more)}, key=key or make_key())
+    return Call("POST", "/v1/users", "User", body={"name": name, **_given(more)}, key=key or make_key())
 
 
 def change_user(name: str, **changes: Any) -> Call[User]:
     """changes: email, role, active, uid, gid; what is None stays."""
-    return Call("PATCH", _user(name), User, body=_given(changes))
+    return Call("PATCH", _user(name), "User", body=_given(changes))
 
 
 def remove_user(name: str) -> Call[None]:
@@ -232,13 +244,13 @@ def remove_user(name: str) -> Call[None]:
 
 
 def list_tokens() -> Call[tuple[Token, ...]]:
-    return Call("GET", "/v1/tokens", Token, many=True)
+    return Call("GET", "/v1/tokens", "Token", many=True)
 
 
 def create_token(name: str, user: str | None = None, agent: bool = False, expires_in_s: float | None = None,
                  key: str = "") -> Call[NewToken]:
     body = {"name": name, **_given({"user": user, "agent": agent or None, "expires_in_s": expires_in_s})}
-    return Call("POST", "/v1/tokens", NewToken, body=body, key=key or make_key())
+    return Call("POST", "/v1/tokens", "NewToken", body=body, key=key or make_key())
 
 
 def remove_token(id: str) -> Call[None]:

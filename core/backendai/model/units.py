@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
 _STEP = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -15,6 +14,8 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a size; write 512m, 1.5g or a number of bytes")
+    from fractions import Fraction  # here, because most commands read no size
+
     return int(Fraction(match[1]) * 1024 ** _STEP[match[2].lower()])  # exact: a float forgets bytes beyond 8 PiB
 
 

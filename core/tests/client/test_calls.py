@@ -96,14 +96,14 @@ def test_an_answer_is_read_as_the_api_types_it(name: str) -> None:
     call, (_, described) = EVERY[name], route_of(EVERY[name])
     answers = [about for status, about in described["responses"].items() if status != "default"]
     schema = answers[0].get("content", {}).get("application/json", {}).get("schema")
-    if call.shape is None:
+    if call.type is None:
         return
     assert schema is not None
     shape = API["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     if call.many:
         item = shape["properties"]["items"]["items"]
         shape = API["components"]["schemas"][item["$ref"].rpartition("/")[2]]
-    assert set(call.shape.__dataclass_fields__) == shape["properties"].keys()
+    assert set(call.type.__dataclass_fields__) == shape["properties"].keys()
 
 
 NAMES: tuple[Callable[[str], Call[Any]], ...] = (
