@@ -133,7 +133,8 @@ def _bind(config: ManagerConfig) -> socket.socket:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         return socket.create_server((config.host, config.port), family=family, backlog=1024)
     except OSError as error:
-        why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror  # a name that is none has a number of its own
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else str(error.strerror)  # a name that is none has a number below zero
         said = f"{config.host}:{config.port} cannot be served: {why}; choose another --listen."
         raise Failure("conflict", said) from error
 
