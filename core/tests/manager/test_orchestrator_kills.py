@@ -24,6 +24,7 @@ from core.tests.manager.stage import Stage, staged
 PARTS = (orchestrator, dispatch, life, planning, reception, reports, settle, leases, notices, engine, placement, nodes)
 FILES = {str(part.__file__): part.__name__ for part in PARTS}
 LASTING = re.compile(r"await |async with|send\(|desire\(")
+pytestmark = pytest.mark.system  # long: half a minute of restarts and storms
 Line = tuple[str, int]
 Trace = Callable[[FrameType, str, Any], Any]
 

@@ -22,6 +22,8 @@ from sqlalchemy import select
 
 from core.tests.manager.stage import Box, Stage, staged
 
+pytestmark = pytest.mark.system  # long: half a minute of restarts and storms
+
 SILENCE_S = 30.0  # after which a manager hangs up
 REASONS = ("was lost.", "came back without it.", "was replaced by a new one.", "when the machine stopped.", "took longer than",
            "did not say in time", "began it only when", "neither begun nor given it back")
