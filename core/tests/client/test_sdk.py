@@ -213,7 +213,8 @@ async def test_streams_of_a_command(aio: AsyncClient, lab: str) -> None:
 
 
 async def test_a_terminal_has_its_size_and_takes_a_new_one(aio: AsyncClient, lab: str) -> None:
-    async with asyncio.timeout(20), aio.open(lab, ["sh", "-c", "stty size; read x; stty size"], tty=True, rows=33, columns=44) as process:
+    script = 'until [ "$(stty size)" = "33 44" ]; do sleep 0.02; done; stty size; read x; stty size'  # its size comes after its start
+    async with asyncio.timeout(20), aio.open(lab, ["sh", "-c", script], tty=True, rows=33, columns=44) as process:
         seen = b""
         async for channel, data in process:
             assert channel == 1
