@@ -39,11 +39,15 @@ class Metrics:
         self.scheduling = Histogram("backendai_scheduling_seconds", "From asking for a session to its placement", buckets=_SECONDS,
                                     registry=r)
         ProcessCollector(registry=r)
+        self._operations: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
 
     def operation(self, name: str, outcome: str, seconds: float) -> None:
         """Count one operation."""
-        self.requests.labels(name, outcome).inc()
-        self.seconds.labels(name).observe(seconds)
+        if (found := self._operations.get((name, outcome))) is None:  # looking labels up costs as much as counting
+            found = self._operations[name, outcome] = self.requests.labels(name, outcome), self.seconds.labels(name)
+        count, histogram = found
+        count.inc()
+        histogram.observe(seconds)
 
     def fault(self, fault: PluginFault) -> None:
         """Count a plugin's failure."""
