@@ -26,7 +26,8 @@ connection.close()
 """
 _PERL = """
 use Socket;
-socket(S, PF_INET, SOCK_STREAM, 0) && setsockopt(S, SOL_SOCKET, SO_REUSEADDR, 1) && bind(S, sockaddr_in(PORT, INADDR_LOOPBACK)) && listen(S, 5) || die $!;
+socket(S, PF_INET, SOCK_STREAM, 0) && setsockopt(S, SOL_SOCKET, SO_REUSEADDR, 1) || die $!;
+bind(S, sockaddr_in(PORT, INADDR_LOOPBACK)) && listen(S, 5) || die $!;
 open(F, ">listens"); close(F);
 accept(C, S);
 while (sysread(C, $data, 65536)) { syswrite(C, uc($data)); }
