@@ -19,7 +19,9 @@ from typing import Any
 
 import msgspec
 
+from backendai.model.network import NetPlan
 from backendai.model.session import Mount, Network
+from backendai.model.slots import SlotDecl
 
 PROTOCOL = 1
 
@@ -46,6 +48,21 @@ class KernelState(StrEnum):
     GONE = "gone"  # ended or never run, and nothing is left of it but its log
 
 
+class Peer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One kernel of a session as the others see it.
+
+    host: the name by which they reach it, role and idx in one, such as ``main1``. agent: the id of the agent that has it.
+    idx: counts from 1 within the role. address: in the session's network, empty where the agent chooses it.
+    """
+
+    host: str
+    kernel: str
+    agent: str
+    role: str
+    idx: int
+    address: str = ""
+
+
 class KernelOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     """One container that the manager wants on this agent.
 
@@ -53,6 +70,12 @@ class KernelOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     image: None for the runtime's default. command: argv. idle: keep it alive doing nothing until stopped.
     slots: internal units. user: (uid, gid) inside. time_limit_s: of running, counted and enforced by the agent.
     prepare_s, start_s: deadlines for fetching the image and for making the container.
+
+    role, idx: which kernel of its session this is; ``hostname`` is both in one. peers: all kernels of the session in order, this one
+    included; empty for a session of one. net: the session's network where its kernels lie on several agents; without it, and with
+    peers, the agent makes a network of its own for them. bootstrap: a shell script that runs inside as the user before the command,
+    or before an idle session counts as running. units: for a FRACTION slot, how much of which device the manager chose. attempt: how
+    often the session has been placed, this time included.
     """
 
     kernel: str
@@ -74,6 +97,13 @@ class KernelOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     grace_s: float = 10.0
     prepare_s: float = 1800.0
     start_s: float = 120.0
+    role: str = "main"
+    idx: int = 1
+    peers: tuple[Peer, ...] = ()
+    net: NetPlan | None = None
+    bootstrap: str = ""
+    units: Mapping[str, Mapping[str, int]] = {}
+    attempt: int = 1
 
 
 class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -116,6 +146,10 @@ class Hello(Message, frozen=True, tag="hello"):
     agent: its own lasting id. name: unique in the cluster. cluster: the id of the cluster whose kernels it holds, empty for none.
     capacity: internal units. runtime: the plugin's name. engine, features, missing, limits, default_image: from its ``Capabilities``.
     kernels: everything it has. logs: kernels of which only the log is left. why: empty when healthy, else what is wrong.
+
+    address: by which the nodes of other agents reach this node, empty where they cannot. slots: what its accelerator plugins declare.
+    devices: for each FRACTION slot, how much of which device can be lent in all, in internal units. labels: as its operator set them.
+    networks: the ``network_v10`` plugins that work here, by which sessions may lie on this agent and others.
     """
 
     protocol: int
@@ -135,6 +169,11 @@ class Hello(Message, frozen=True, tag="hello"):
     logs: tuple[str, ...] = ()
     plugins: tuple[Mapping[str, str], ...] = ()
     why: str = ""
+    address: str = ""
+    slots: tuple[SlotDecl, ...] = ()
+    devices: Mapping[str, Mapping[str, int]] = {}
+    labels: Mapping[str, str] = {}
+    networks: tuple[str, ...] = ()
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
@@ -178,12 +217,16 @@ class Advance(Message, frozen=True, tag="advance"):
 
 
 class Beat(Message, frozen=True, tag="beat"):
-    """A sign of life. why: empty when the runtime is healthy, else what is wrong. usage: by kernel. node: the machine's own."""
+    """A sign of life. why: empty when the runtime is healthy, else what is wrong. usage: by kernel. node: the machine's own.
+
+    devices: as in ``Hello``; one that has fallen ill is missing.
+    """
 
     why: str = ""
     capacity: Mapping[str, int] = {}
     usage: Mapping[str, Usage] = {}
     node: Usage | None = None
+    devices: Mapping[str, Mapping[str, int]] = {}
 
 
 class Open(Message, frozen=True, tag="open"):
