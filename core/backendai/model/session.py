@@ -47,8 +47,8 @@ TRANSITIONS: Mapping[SessionState, frozenset[SessionState]] = {
     S.SCHEDULED: frozenset({S.PREPARING, S.STARTING, S.RUNNING, S.TERMINATING, S.PENDING, *FINAL}),
     S.PREPARING: frozenset({S.STARTING, S.RUNNING, S.TERMINATING, S.PENDING, *FINAL}),
     S.STARTING: frozenset({S.RUNNING, S.TERMINATING, S.PENDING, *FINAL}),
-    S.RUNNING: frozenset({S.TERMINATING, S.TERMINATED, S.FAILED}),
-    S.TERMINATING: frozenset({S.TERMINATED, S.CANCELLED, S.FAILED}),
+    S.RUNNING: frozenset({S.TERMINATING, S.TERMINATED, S.FAILED, S.PENDING}),
+    S.TERMINATING: frozenset({S.TERMINATED, S.CANCELLED, S.FAILED, S.PENDING}),  # back to the queue: another attempt, or preempted
     S.TERMINATED: frozenset(),
     S.CANCELLED: frozenset(),
     S.FAILED: frozenset(),
@@ -70,11 +70,100 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Kernels of one role in a cluster. slots, image, command: None means the session's own."""
+
+    role: str
+    count: int = 1
+    slots: Mapping[str, int] | None = None
+    image: str | None = None
+    command: tuple[str, ...] | None = None
+
+
+class Arrange(StrEnum):
+    """How the kernels of a cluster stand to each other."""
+
+    PACK = "pack"  # on as few agents as can be
+    SPREAD = "spread"  # on as many
+
+
+class Zone(StrEnum):
+    """How the kernels of a cluster stand to failure domains (the agents' label ``zone``)."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Where a session wants to be.
+
+    agents: one of these (names). avoid: none of these. labels: what the agent's labels must say. one_agent: all kernels together.
+    strict: what cannot be had is waited for; otherwise it is preferred and no more. ``one_agent`` is always strict.
+    """
+
+    agents: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    arrange: Arrange | None = None
+    zone: Zone | None = None
+    one_agent: bool = False
+    strict: bool = True
+
+
+class After(StrEnum):
+    """When a dependency lets go."""
+
+    OK = "afterok"  # it ended with success; otherwise the dependent is cancelled
+    ANY = "afterany"  # it ended
+    NOT_OK = "afternotok"  # it ended without success; otherwise the dependent is cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """Waits for another session. session: its id."""
+
+    session: str
+    kind: After = After.OK
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a batch session that failed is tried again. count: further attempts. backoff_s: before the first, doubled each time.
+
+    exit_codes: those that are worth another attempt; empty for every one but 0. A lost agent is always worth one.
+    """
+
+    count: int = 0
+    backoff_s: float = 10.0
+    exit_codes: tuple[int, ...] = ()
+
+
+class Evicted(StrEnum):
+    """What becomes of a session that makes room for a more urgent one."""
+
+    REQUEUE = "requeue"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayIndex:
+    """A session's place in an array. id: the array's. most: how many may run at once, None for any number."""
+
+    id: str
+    index: int
+    size: int
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SessionSpec:
     """What its owner asked for; never changes once accepted.
 
     image: None means the default of the runtime it lands on. command: argv; empty in a batch session means the image's own.
     slots: amounts in internal units, for each kernel. time_limit_s: of running, None for none. grace_s: from SIGTERM to SIGKILL.
+    cluster: the kernels, by role; empty for one kernel, ``main1``. bootstrap: a script that runs inside before the command.
+    not_before: seconds since the epoch. evicted: None when it cannot be preempted. booking: the id of an advance reservation to use.
     """
 
     type: SessionType
@@ -90,6 +179,27 @@ class SessionSpec:
     mounts: tuple[Mount, ...] = ()
     workdir: str | None = None  # None: /home/work
     tags: tuple[str, ...] = ()
+    cluster: tuple[Part, ...] = ()
+    wishes: Wishes = Wishes()
+    bootstrap: str = ""
+    not_before: float | None = None
+    after: tuple[Dependency, ...] = ()
+    retry: Retry = Retry()
+    evicted: Evicted | None = None
+    booking: str | None = None
+    array: ArrayIndex | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelView:
+    """One container of a session. name: its role and number, such as ``main1``, which is its host name. agent: by name."""
+
+    id: str
+    name: str
+    agent: str | None
+    state: str
+    exit_code: int | None
+    slots: Mapping[str, int | float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +229,18 @@ class Session:
     created_at: float
     started_at: float | None
     ended_at: float | None
+    project: str = ""
+    domain: str = ""
+    group: str = ""
+    kernels: tuple[KernelView, ...] = ()  # of a cluster; empty where there is one kernel
+    attempt: int = 1
+    not_before: float | None = None
+    after: tuple[Dependency, ...] = ()
+    retry: Retry = Retry()
+    evicted: Evicted | None = None
+    array: ArrayIndex | None = None
+    expires_at: float | None = None  # when it will be ended by a rule or its time limit
+    expires_why: str = ""
 
 
 def is_final(state: SessionState) -> bool:

@@ -9,7 +9,7 @@ from backendai.sokovan.holds import Holds
 from backendai.sokovan.room import BadScores, Room
 from backendai.sokovan.snapshot import Snapshot
 from backendai.spec.agentselector_v10 import AgentSelector
-from backendai.spec.scheduler_v10 import Attempt, Outcome, Scheduler, Waiting
+from backendai.spec.scheduler_v10 import Attempt, Outcome, Reserve, Scheduler, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class _Talk:
                 if late():
                     talk.close()
                     raise Misbehaviour("no end within its deadline")
-                attempt = _send(talk, self._try(attempt))
+                attempt = _send(talk, Outcome.UNKNOWN if isinstance(attempt, Reserve) else self._try(attempt))
         except BadScores as error:
             return Fault("agentselector", "scores", error)
         except _SelectorFailed as error:
@@ -114,7 +114,7 @@ class _SelectorFailed(Exception):
         self.error = error
 
 
-def _send(talk: Generator[Attempt, Outcome, None], outcome: Outcome) -> Attempt | None:
+def _send(talk: Generator[Attempt | Reserve, Outcome, None], outcome: Outcome) -> Attempt | Reserve | None:
     try:
         return talk.send(outcome)
     except StopIteration:

@@ -54,9 +54,9 @@ def test_what_holds_capacity_is_what_was_placed_and_has_not_ended() -> None:
     assert set(S) - FINAL - {S.PENDING} == PLACED
 
 
-def test_a_session_that_ran_never_waits_again() -> None:
-    assert reachable(S.RUNNING) == {S.TERMINATING, S.TERMINATED, S.FAILED, S.CANCELLED}
-    assert reachable(S.TERMINATING) == FINAL
+def test_a_session_that_ran_may_wait_again_for_another_attempt() -> None:
+    assert TRANSITIONS[S.RUNNING] == {S.TERMINATING, S.TERMINATED, S.FAILED, S.PENDING}
+    assert TRANSITIONS[S.TERMINATING] == {*FINAL, S.PENDING}
     assert S.CANCELLED not in TRANSITIONS[S.RUNNING]  # cancelled means that it never ran
 
 

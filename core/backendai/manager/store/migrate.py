@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, insert, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from backendai.manager.store.connect import Address, open_engine
-from backendai.manager.store.schema import metadata
+from backendai.manager.store.schema import DEFAULT, domains, group_access, groups, metadata, projects
 from backendai.model.errors import Failure
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 log = logging.getLogger(__name__)
-HEAD = "0002"  # the newest file in versions/; a test holds it to that
+HEAD = "0003"  # the newest file in versions/; a test holds it to that
 _SCRIPTS = Path(__file__).parent / "migrations"
 DEADLINE_S = 600.0
 
@@ -70,8 +71,13 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 
 def create(connection: Connection) -> None:
-    """Make every table in an empty database, and note the revision as Alembic does."""
+    """Make every table in an empty database and what is there from the beginning, and note the revision as Alembic does."""
     metadata.create_all(connection)
+    now = time.time()
+    connection.execute(insert(domains), [{"id": DEFAULT, "name": DEFAULT, "active": True, "created_at": now}])
+    connection.execute(insert(projects), [{"id": DEFAULT, "domain_id": DEFAULT, "name": DEFAULT, "active": True, "created_at": now}])
+    connection.execute(insert(groups), [{"id": DEFAULT, "name": DEFAULT, "created_at": now}])
+    connection.execute(insert(group_access), [{"group_id": DEFAULT, "scope_id": "*"}])
     connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
                             "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"))
     connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
