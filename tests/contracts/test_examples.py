@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from backendai.model.errors import Failure
 from backendai.model.session import SessionSpec, SessionType
 from backendai.plugin.discovery import Candidate
 from backendai.plugin.host import configure, connect
@@ -27,6 +28,7 @@ from backendai.spec.agentselector_v10 import PlacementView
 from backendai.spec.hook_v20 import Enqueue, User
 from backendai.spec.monitor_error_v10 import ErrorReport
 from backendai.spec.monitor_stats_v10 import Metric, MetricKind
+from backendai.spec.network_v10 import NetView
 from backendai.spec.runtime_v10 import ContainerSpec, ContainerState
 from backendai.spec.scheduler_v10 import Outcome, QueueView, Waiting
 from backendai.spec.webapp_v20 import Site
@@ -96,6 +98,15 @@ async def test_agentselector_v10() -> None:
     view = PlacementView(("cpu",), ("a", "b", "c"), np.array([1]), one, one, np.array([0, 0, 0]), np.array([7, 3, 9]))
     async with started("agentselector_v10") as selector:
         assert int(np.argmax(selector.scores(view))) == 1
+
+
+async def test_network_v10() -> None:
+    async with started("network_v10", bridge="br7", pool="10.9.0.0/28") as flat:
+        plan = flat.plan(NetView("n", {"main1": "a", "sub1": "b"}, {"a": "192.0.2.1", "b": "192.0.2.2"}))
+        assert plan.addresses.keys() == {"main1", "sub1"}
+        assert (await flat.attach(plan, "a")).bridge == "br7"
+        with pytest.raises(Failure, match=r"All of 10\.9\.0\.0/28 is taken"):
+            flat.plan(NetView("m", {f"main{number}": "a" for number in range(14)}, {"a": "192.0.2.1"}, [plan]))
 
 
 async def test_accelerator_v21(tmp_path: Path) -> None:

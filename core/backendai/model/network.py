@@ -1,9 +1,11 @@
-"""The private network of a session that lies on several nodes, as plain data."""
+"""The private network of a session that lies on several nodes, as plain data, and the arithmetic of choosing one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +27,32 @@ class NetPlan:
     vni: int = 0
     outward: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+
+
+def subnets(pool: str, count: int, seed: str, taken: Collection[IPv4Network] = ()) -> Iterator[IPv4Network]:
+    """Give the free subnets of *pool* that hold *count* addresses, beginning at one that *seed* decides.
+
+    Names are spread over the pool so that what one session leaves behind, on a node that was cut off, meets no other one soon.
+    """
+    whole = IPv4Network(pool)
+    prefix = 32 - max(3, (count + 1).bit_length())  # the first and the last address belong to nobody
+    if prefix < whole.prefixlen:
+        return
+    blocks, size = 1 << (prefix - whole.prefixlen), 1 << (32 - prefix)
+    first, base = zlib.crc32(seed.encode()) % blocks, int(whole.network_address)
+    for number in range(blocks):
+        found = IPv4Network((base + (first + number) % blocks * size, prefix))
+        if not any(found.overlaps(other) for other in taken):
+            yield found
+
+
+def spread(subnet: IPv4Network, names: Sequence[str], skip: int = 0) -> dict[str, str]:
+    """Give each of *names* an address of *subnet*, in order; skip: so many at the beginning."""
+    return {name: str(subnet[1 + skip + number]) for number, name in enumerate(names)}
+
+
+def free_number(first: int, last: int, seed: str, taken: Iterable[int]) -> int | None:
+    """Return a number from *first* to *last* that is not *taken*, near one that *seed* decides; None when there is none."""
+    used, count = set(taken), last - first + 1
+    start = zlib.crc32(seed.encode()) % count
+    return next((first + (start + step) % count for step in range(count) if first + (start + step) % count not in used), None)

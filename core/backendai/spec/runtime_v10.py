@@ -40,6 +40,7 @@ FEATURES = frozenset({
     "build",  # builds an image from a recipe folder
     "network-private",  # containers have a network of their own
     "network-outward",  # which may reach the outside
+    "network-session",  # or a network with others, which they know by name: create_network, remove_network, list_networks
     "memory", "cpu", "pids",  # the limit is enforced, not only asked for
     "user",  # runs as a chosen uid
     "read-only-root",
@@ -117,6 +118,47 @@ class Edits:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A private network of several containers on this node, before it exists.
+
+    name: unique on the engine, ``[a-z0-9-]+``. hosts: the names by which its containers know one another, in order. labels: come back
+    from ``list_networks``. outward: its containers may reach the outside, through NAT.
+
+    Where the containers lie on several nodes a network plugin has made a bridge on each: bridge is its name, subnet (in CIDR notation),
+    addresses (by host name) and gateway (this node's own) are chosen, and mtu is what fits through, in bytes, 0 for the usual. Without
+    a bridge the engine chooses.
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    outward: bool = False
+    bridge: str = ""
+    subnet: str = ""
+    gateway: str = ""
+    mtu: int = 0
+    addresses: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network as its engine knows it. id: the handle. addresses: by host name, of those that ``create_network`` was told of."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A container's place in a network. network: the id of one. address: the container's own there."""
+
+    network: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """Everything about a container before it exists.
 
@@ -125,6 +167,8 @@ class ContainerSpec:
     labels: come back from ``list``. network: ``private`` (its own and nothing else) or ``outward`` (and the outside, through NAT).
     read_only_root: the image's files cannot be written. seccomp: False only where the operator allowed it.
     scratch: a folder of the node which this container alone may write; a runtime may keep its writable layer there.
+    net: the session network that it joins, None for none; such a network is ``outward`` or not as it was made, and ``network`` says the
+    same. hosts: addresses by name, which resolve inside, in any image.
     """
 
     name: str
@@ -142,6 +186,8 @@ class ContainerSpec:
     read_only_root: bool = False
     seccomp: bool = True
     scratch: str | None = None
+    net: Endpoint | None = None
+    hosts: Mapping[str, str] = field(default_factory=dict)
 
 
 class ContainerState(StrEnum):
@@ -336,6 +382,21 @@ class Runtime:
     @hook(first=True, optional=True, deadline_s=None)
     async def build_image(self, name: str, context: AsyncIterator[bytes], report: Report) -> Image:
         """Build an image from a tar stream that has a ``Dockerfile`` at its root, or for engines without builds, a root filesystem."""
+        raise NotImplementedError
+
+    @hook(first=True, optional=True, deadline_s=60.0)
+    async def create_network(self, network: NetworkSpec) -> Network:
+        """Create a network and return it. One of that name is returned as it is."""
+        raise NotImplementedError
+
+    @hook(first=True, optional=True, deadline_s=60.0)
+    async def remove_network(self, id: str) -> None:
+        """Remove a network and whatever was made for it. Raise ``Failure('unavailable')`` while containers are in it."""
+        raise NotImplementedError
+
+    @hook(first=True, optional=True, deadline_s=30.0)
+    async def list_networks(self, labels: Mapping[str, str]) -> Sequence[Network]:
+        """Return every network that bears all *labels*."""
         raise NotImplementedError
 
 

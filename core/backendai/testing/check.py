@@ -24,6 +24,7 @@ KITS: Mapping[str, str] = {
     "runtime_v10": "RuntimeConformance",
     "scheduler_v10": "SchedulerConformance",
     "agentselector_v10": "AgentSelectorConformance",
+    "network_v10": "NetworkConformance",
     "accelerator_v21": "AcceleratorConformance",
     "hook_v20": "HookConformance",
     "webapp_v20": "WebappConformance",

@@ -267,7 +267,8 @@ _MODULES: Mapping[str, tuple[str, str]] = {
     "monitor_stats_v10": ("A place for metrics to go.", _STATS),
     "monitor_error_v10": ("A place for errors to go.", _ERROR),
     "cli_v10": ("A command of bai.", _CLI),
-    "runtime_v10": ("A container runtime.", ""),  # begins as a copy of the null runtime
+    "runtime_v10": ("A container runtime.", ""),  # these two begin as copies of the null ones
+    "network_v10": ("A network between nodes.", ""),
 }
 
 
@@ -322,10 +323,11 @@ def make_files(spec: str, name: str) -> dict[str, str]:
 
 
 def _copy_of_null(words: Mapping[str, str]) -> str:
-    """Return the null runtime under another name: every hook is there, to be filled one by one."""
-    from backendai.testing import null_runtime
+    """Return the null plugin of a contract under another name: every hook is there, to be filled one by one."""
+    from backendai.testing import null_network, null_runtime
 
-    text = Path(null_runtime.__file__).read_text(encoding="utf-8").replace("NullRuntime", words["cls"])
+    source = null_network.__file__ if words["spec"] == "network_v10" else null_runtime.__file__
+    text = Path(source).read_text(encoding="utf-8").replace("NullRuntime", words["cls"]).replace("NullNetwork", words["cls"])
     text = re.sub(r"\bnull\b", words["name"], text.partition('"""')[2].partition('"""')[2])
     text = re.sub(r"_NULL_", f"_{words['name'].replace('-', '_').upper()}_", text)
-    return f'''"""{words["title"]} It begins as one whose containers do nothing; fill the hooks one by one, probe() last."""{text}'''
+    return f'''"""{words["title"]} It begins as one that does nothing; fill the hooks one by one."""{text}'''

@@ -45,11 +45,11 @@ def test_contracts_and_values_have_no_clock_no_chance_and_no_input_or_output(pat
     assert [name for name in names if name.split(".")[0] in IMPURE | CALLS] == []
 
 
-def test_there_are_nine_contracts() -> None:
+def test_there_are_ten_contracts() -> None:
     assert {spec.id: spec.arity for spec in SPECS} == {
         "accelerator_v21": Arity.MANY, "agentselector_v10": Arity.ONE, "cli_v10": Arity.MANY, "hook_v20": Arity.MANY,
-        "monitor_error_v10": Arity.MANY, "monitor_stats_v10": Arity.MANY, "runtime_v10": Arity.ONE, "scheduler_v10": Arity.ONE,
-        "webapp_v20": Arity.MANY,
+        "monitor_error_v10": Arity.MANY, "monitor_stats_v10": Arity.MANY, "network_v10": Arity.ONE, "runtime_v10": Arity.ONE,
+        "scheduler_v10": Arity.ONE, "webapp_v20": Arity.MANY,
     }
     assert {spec.group for spec in SPECS} == {f"backendai_{spec.id}" for spec in SPECS}
 
