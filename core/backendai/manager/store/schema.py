@@ -29,6 +29,7 @@ metadata = MetaData(naming_convention={
     "fk": "fk_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s",
 })
 _ACTIVE = text("state NOT IN ('TERMINATED', 'CANCELLED', 'FAILED')")
+_UNCOUNTED = "(holds AND counted_at IS NULL) OR (NOT holds AND counted_at IS NOT NULL)"
 _ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER counts up by itself there
 
 cluster = Table(  # one row: who we are
@@ -194,6 +195,7 @@ sessions = Table(
     Column("state_since", Float, nullable=False),
     Column("deadline", Float, nullable=True),  # when the present state has lasted too long
     Column("stop", Boolean, nullable=False),  # intent: its owner wants it to end
+    Column("stop_why", Text, nullable=False, server_default=""),  # a rule's reason, where it is not the owner who wants it
     Column("result", String(16), nullable=True),
     Column("exit_code", Integer, nullable=True),
     Column("reason", Text, nullable=False),
@@ -243,7 +245,9 @@ kernels = Table(  # one container of a session
     Column("exit_code", Integer, nullable=True),
     Column("container", String(128), nullable=False, server_default=""),
     Column("units", Text, nullable=False, server_default="{}"),  # JSON: fraction slot to device to amount
+    Column("counted_at", Float, nullable=True),  # until when what it holds is in ``usage``; NULL when it holds nothing
     Index(None, "session_id"),
+    Index("ix_kernels_uncounted", "counted_at", sqlite_where=text(_UNCOUNTED), postgresql_where=text(_UNCOUNTED)),
     Index("ix_kernels_holding", "agent_id", sqlite_where=text("holds = 1"), postgresql_where=text("holds")),
 )
 

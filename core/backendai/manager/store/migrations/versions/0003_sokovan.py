@@ -11,6 +11,7 @@ revision = "0003"
 down_revision = "0002"
 DEFAULT = "default"
 _FALSE = sa.text("false")
+_UNCOUNTED = "(holds AND counted_at IS NULL) OR (NOT holds AND counted_at IS NOT NULL)"
 
 
 def upgrade() -> None:
@@ -147,9 +148,13 @@ def _sessions() -> None:
                    sa.Column("expires_at", sa.Float(), nullable=True),
                    sa.Column("expires_why", sa.Text(), server_default="", nullable=False),
                    sa.Column("active_at", sa.Float(), nullable=True),
-                   sa.Column("net", sa.Text(), server_default="", nullable=False)):
+                   sa.Column("net", sa.Text(), server_default="", nullable=False),
+                   sa.Column("stop_why", sa.Text(), server_default="", nullable=False)):
         op.add_column("sessions", column)
     op.add_column("kernels", sa.Column("units", sa.Text(), server_default="{}", nullable=False))
+    op.add_column("kernels", sa.Column("counted_at", sa.Float(), nullable=True))
+    op.create_index("ix_kernels_uncounted", "kernels", ["counted_at"], unique=False, sqlite_where=sa.text(_UNCOUNTED),
+                    postgresql_where=sa.text(_UNCOUNTED))
     op.create_table("dependencies",
         sa.Column("session_id", sa.String(length=26), nullable=False),
         sa.Column("on_id", sa.String(length=26), nullable=False),
@@ -193,11 +198,13 @@ def downgrade() -> None:
     for table in ("decisions", "shares", "usage", "dependencies", "bookings", "quotas", "presets", "slot_types", "group_access",
                   "groups", "roles", "projects", "domains"):
         op.drop_table(table)
+    op.drop_index("ix_kernels_uncounted", "kernels")
     with op.batch_alter_table("sessions") as batch:
         for name in ("project_id", "domain_id", "group_id", "attempt", "not_before", "array_id", "array_index", "claim", "evict",
-                     "expires_at", "expires_why", "active_at", "net"):
+                     "expires_at", "expires_why", "active_at", "net", "stop_why"):
             batch.drop_column(name)
-    for table, names in (("agents", ("group_id", "cordoned", "draining", "labels", "address", "devices")), ("kernels", ("units",)),
+    for table, names in (("agents", ("group_id", "cordoned", "draining", "labels", "address", "devices")),
+                         ("kernels", ("units", "counted_at")),
                          ("users", ("domain_id", "project_id")), ("tokens", ("scopes",))):
         with op.batch_alter_table(table) as batch:
             for name in names:
