@@ -16,7 +16,7 @@ from sqlalchemy import Connection, insert, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from backendai.manager.store.connect import Address, open_engine
-from backendai.manager.store.schema import DEFAULT, domains, group_access, groups, metadata, projects
+from backendai.manager.store.schema import DEFAULT, PROJECT, domains, group_access, groups, metadata, projects
 from backendai.model.errors import Failure
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def create(connection: Connection) -> None:
     metadata.create_all(connection)
     now = time.time()
     connection.execute(insert(domains), [{"id": DEFAULT, "name": DEFAULT, "active": True, "created_at": now}])
-    connection.execute(insert(projects), [{"id": DEFAULT, "domain_id": DEFAULT, "name": DEFAULT, "active": True, "created_at": now}])
+    connection.execute(insert(projects), [{"id": PROJECT, "domain_id": DEFAULT, "name": DEFAULT, "active": True, "created_at": now}])
     connection.execute(insert(groups), [{"id": DEFAULT, "name": DEFAULT, "created_at": now}])
     connection.execute(insert(group_access), [{"group_id": DEFAULT, "scope_id": "*"}])
     connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "

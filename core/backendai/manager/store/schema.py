@@ -22,7 +22,8 @@ from sqlalchemy import (
     text,
 )
 
-DEFAULT = "default"  # id and name of the domain, the project and the resource group that are there from the beginning
+DEFAULT = "default"  # name of the domain, the project and the resource group that are there from the beginning, and id of two of them
+PROJECT = "default-project"  # the project's id: ids of domains, projects and users are used side by side, so each is given once
 
 metadata = MetaData(naming_convention={
     "ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -70,7 +71,7 @@ users = Table(
     Column("gid", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("domain_id", String(26), nullable=False, server_default=DEFAULT),
-    Column("project_id", String(26), nullable=False, server_default=DEFAULT),  # where sessions go that name none
+    Column("project_id", String(26), nullable=False, server_default=PROJECT),  # where sessions go that name none
 )
 
 roles = Table(  # what somebody is in a domain or a project
@@ -205,7 +206,7 @@ sessions = Table(
     Column("created_at", Float, nullable=False),
     Column("started_at", Float, nullable=True),
     Column("ended_at", Float, nullable=True),
-    Column("project_id", String(26), nullable=False, server_default=DEFAULT),
+    Column("project_id", String(26), nullable=False, server_default=PROJECT),
     Column("domain_id", String(26), nullable=False, server_default=DEFAULT),
     Column("group_id", String(26), nullable=False, server_default=DEFAULT),
     Column("attempt", Integer, nullable=False, server_default="1"),  # of a batch session that is tried again

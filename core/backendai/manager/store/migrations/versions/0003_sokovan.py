@@ -10,6 +10,7 @@ from alembic import op
 revision = "0003"
 down_revision = "0002"
 DEFAULT = "default"
+PROJECT = "default-project"
 _FALSE = sa.text("false")
 _UNCOUNTED = "(holds AND counted_at IS NULL) OR (NOT holds AND counted_at IS NOT NULL)"
 
@@ -29,11 +30,11 @@ def found() -> None:
     op.bulk_insert(sa.table("domains", *map(sa.column, ("id", "name", "active", "created_at"))),
                    [{"id": DEFAULT, "name": DEFAULT, "active": True, "created_at": now}])
     op.bulk_insert(sa.table("projects", *map(sa.column, ("id", "domain_id", "name", "active", "created_at"))),
-                   [{"id": DEFAULT, "domain_id": DEFAULT, "name": DEFAULT, "active": True, "created_at": now}])
+                   [{"id": PROJECT, "domain_id": DEFAULT, "name": DEFAULT, "active": True, "created_at": now}])
     op.bulk_insert(sa.table("groups", *map(sa.column, ("id", "name", "created_at"))),
                    [{"id": DEFAULT, "name": DEFAULT, "created_at": now}])
     op.bulk_insert(sa.table("group_access", *map(sa.column, ("group_id", "scope_id"))), [{"group_id": DEFAULT, "scope_id": "*"}])
-    op.execute("INSERT INTO roles (user_id, scope_id, scope, role) SELECT id, 'default', 'project', 'member' FROM users")
+    op.execute("INSERT INTO roles (user_id, scope_id, scope, role) SELECT id, 'default-project', 'project', 'member' FROM users")
 
 
 def _owners() -> None:
@@ -57,7 +58,7 @@ def _owners() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_projects"),
         sa.UniqueConstraint("domain_id", "name", name="uq_projects_domain_id_name"))
     op.add_column("users", sa.Column("domain_id", sa.String(length=26), server_default=DEFAULT, nullable=False))
-    op.add_column("users", sa.Column("project_id", sa.String(length=26), server_default=DEFAULT, nullable=False))
+    op.add_column("users", sa.Column("project_id", sa.String(length=26), server_default=PROJECT, nullable=False))
     op.create_table("roles",
         sa.Column("user_id", sa.String(length=26), nullable=False),
         sa.Column("scope_id", sa.String(length=26), nullable=False),
@@ -136,7 +137,7 @@ def _limits() -> None:
 
 
 def _sessions() -> None:
-    for column in (sa.Column("project_id", sa.String(length=26), server_default=DEFAULT, nullable=False),
+    for column in (sa.Column("project_id", sa.String(length=26), server_default=PROJECT, nullable=False),
                    sa.Column("domain_id", sa.String(length=26), server_default=DEFAULT, nullable=False),
                    sa.Column("group_id", sa.String(length=26), server_default=DEFAULT, nullable=False),
                    sa.Column("attempt", sa.Integer(), server_default="1", nullable=False),
