@@ -92,7 +92,7 @@ async def metrics(request: web.Request) -> web.Response:
     """Show the metrics, to administrators and to this machine."""
     context = request.app[CONTEXT]
     if "Authorization" in request.headers or not _is_local(request):
-        require(await authenticate(context, request), Verb.READ, Thing("page of metrics"))
+        require(await authenticate(context, request), Verb.READ, Thing("metrics"))
     return web.Response(body=await exposition(context), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from aiohttp import web
 from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.access import Caller
+from backendai.manager.store.owners import read_caller
 from backendai.manager.store.schema import tokens, users
 from backendai.model.errors import Failure
 from backendai.spec import Reject
 from backendai.spec.hook_v20 import SPEC as HOOK
-from backendai.spec.hook_v20 import Request, User
+from backendai.spec.hook_v20 import Request
 from backendai.wire.tokens import AGENT_PREFIX, hash_token
 
 if TYPE_CHECKING:
@@ -103,27 +106,26 @@ async def _look_up(context: Context, token: str) -> _Known | None:
     if (known := context.tokens.get(hashed, now)) is not None:
         return known
     generation = context.tokens.generation
-    query = (select(tokens.c.id.label("token_id"), tokens.c.user_id, tokens.c.expires_at, users)
+    query = (select(tokens.c.id.label("token_id"), tokens.c.user_id, tokens.c.expires_at, tokens.c.scopes, users)
              .select_from(tokens.outerjoin(users, tokens.c.user_id == users.c.id)).where(tokens.c.hash == hashed))
 
-    async def job(connection: Any) -> Any:
-        return (await connection.execute(query)).first()
+    async def job(connection: AsyncConnection) -> tuple[Row[Any], Caller | None] | None:
+        row = (await connection.execute(query)).first()
+        if row is None or row.user_id is None:
+            return None if row is None else (row, None)
+        return row, await read_caller(connection, row, row.token_id, tuple(msgspec.json.decode(row.scopes, type=list[str])))
 
-    row = await context.store.read(job)
-    if row is None or token.startswith(AGENT_PREFIX) is not (row.user_id is None):
+    found = await context.store.read(job)
+    if found is None:
         return None
-    if row.user_id is not None and not row.active:
+    row, caller = found
+    if token.startswith(AGENT_PREFIX) is not (caller is None) or (caller is not None and not row.active):
         return None
-    known = _Known(None if row.user_id is None else to_caller(row, row.token_id), row.token_id, row.expires_at)
+    known = _Known(caller, row.token_id, row.expires_at)
     if _expired(known, now):
         return None
     context.tokens.put(hashed, known, generation)
     return known
-
-
-def to_caller(row: Row[Any], token: str = "") -> Caller:
-    """Return a user's row as a caller."""
-    return Caller(User(row.id, row.name, row.role, row.email), row.uid, row.gid, token)
 
 
 async def _vouched(context: Context, request: web.Request) -> Caller:
@@ -136,10 +138,11 @@ async def _vouched(context: Context, request: web.Request) -> Caller:
     if name is None:
         raise Failure("unauthenticated", "Send your token as `Authorization: Bearer TOKEN`, or sign in with `bai login`.")
 
-    async def job(connection: Any) -> Any:
-        return (await connection.execute(select(users).where(users.c.name == name, users.c.active))).first()
+    async def job(connection: AsyncConnection) -> Caller | None:
+        row = (await connection.execute(select(users).where(users.c.name == name, users.c.active))).first()
+        return None if row is None else await read_caller(connection, row)
 
-    row = await context.store.read(job)
-    if row is None:
+    caller = await context.store.read(job)
+    if caller is None:
         raise Failure("unauthenticated", f"There is no active user {name}; ask your administrator.")
-    return to_caller(row)
+    return caller

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from backendai.manager.bus import Bus
 from backendai.manager.config import ManagerConfig
+from backendai.manager.store.owners import Places
 from backendai.model.ids import make_id
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Context:
     tokens: TokenCache
     sessions: SessionLoader
     capacities: Capacities
+    places: Places = field(default_factory=Places)
     cluster: str = ""
     heartbeat: float = 0.0  # when the orchestrator last looked at everything
     tasks: Tasks = field(default_factory=Tasks)

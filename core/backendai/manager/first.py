@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backendai.manager.access import Role
+from backendai.manager.access import Rank, Role
 from backendai.manager.store.engine import Tx
-from backendai.manager.store.schema import cluster, tokens, users
+from backendai.manager.store.schema import PROJECT, cluster, roles, tokens, users
 from backendai.model.errors import Failure
 from backendai.wire.tokens import AGENT_PREFIX, USER_PREFIX, hash_token, make_token
 
@@ -31,6 +31,8 @@ async def found_cluster(context: Context) -> tuple[str, str | None]:
         await tx.connection.execute(insert(cluster), [{"id": ids[0], "created_at": now}])
         await tx.connection.execute(insert(users), [{"id": ids[1], "name": ADMIN, "role": Role.SUPERADMIN.value, "active": True,
                                                      "uid": 1000, "gid": 1000, "created_at": now}])
+        await tx.connection.execute(insert(roles), [{"user_id": ids[1], "scope_id": PROJECT, "scope": "project",
+                                                     "role": Rank.MEMBER.value}])
         await tx.connection.execute(insert(tokens), [{"id": ids[2], "user_id": ids[1], "name": "first", "hash": hash_token(secret),
                                                       "created_at": now}])
         tx.event("user.created", ids[1], ids[1], {"by": "first start", "name": ADMIN, "role": Role.SUPERADMIN.value})

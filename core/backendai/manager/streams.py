@@ -13,7 +13,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager import image_streams
-from backendai.manager.access import Caller, Verb
+from backendai.manager.access import Caller, Thing, Verb, require
 from backendai.manager.answering import CLOSE_S, Handler, begin, body, break_off, counted_handler, keep_alive, while_feeding
 from backendai.manager.context import Context
 from backendai.manager.live import Conversation
@@ -266,8 +266,7 @@ def _command(caller: Caller, target: Target, wanted: Exec | Start) -> dict[str, 
         if not uid.isdecimal() or not (gid or uid).isdecimal():
             raise Failure("invalid-request", f"user: {wanted.user!r} must be UID or UID:GID.")
         user = (int(uid), int(gid or uid))
-        if not caller.admin:
-            raise Failure("forbidden", "Only an administrator may choose another user inside; leave it out.")
+        require(caller, Verb.EXEC, Thing("user inside a session"))
     return {"kernel": target.kernel, "argv": wanted.argv, "env": dict(wanted.env), "user": user, "workdir": wanted.workdir}
 
 
@@ -278,7 +277,7 @@ async def _begun(context: Context, caller: Caller, id: str) -> Row[Any] | None:
 
 async def _running(context: Context, caller: Caller, request: web.Request) -> Target:
     """Return the session that the address names, if it runs and *caller* may touch it."""
-    row = await find_session(context, caller, request.match_info["id"], Verb.CHANGE)
+    row = await find_session(context, caller, request.match_info["id"], Verb.EXEC)
     if row.state != SessionState.RUNNING:
         said = "has ended" if row.state in FINAL else f"is {row.state}"
         raise Failure("conflict", f"{row.name} {said}; this works only while a session is RUNNING.")

@@ -16,12 +16,14 @@ from backendai.spec import Arity, OnError, Spec, hook
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account. role: ``superadmin`` or ``user``."""
+    """An account. role: ``superadmin`` or ``user``. domain, projects: names of where it belongs; a superadmin may go anywhere."""
 
     id: str
     name: str
     role: str
     email: str = ""
+    domain: str = ""
+    projects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,13 @@ class Signup:
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """A session that its owner has just asked for."""
+    """A session that its owner has just asked for. project, domain: names of where it will be."""
 
     id: str
     user: User
     spec: SessionSpec
+    project: str = ""
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)

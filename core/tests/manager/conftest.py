@@ -27,7 +27,7 @@ from backendai.manager.operations import built_in
 from backendai.manager.operations.enqueue import Capacities
 from backendai.manager.serve import ManagerHandle, serve_manager
 from backendai.manager.store.engine import Tx, open_store
-from backendai.manager.store.schema import agent_slots, agents
+from backendai.manager.store.schema import agent_slots, agents, domains, projects, roles, users
 from backendai.manager.store.sessions import SessionLoader
 from backendai.model.errors import Failure
 from backendai.model.ids import make_id
@@ -43,7 +43,7 @@ from backendai.spec import (
 from backendai.wire import link
 from backendai.wire.frames import control
 from backendai.wire.link import Advance, Desired, Hello, KernelOrder, KernelState, Message, Observed, Open, Report
-from sqlalchemy import insert
+from sqlalchemy import insert, select, update
 
 from core.tests.manager.stage import Stage, staged
 
@@ -105,6 +105,23 @@ class Served:
         await self.call("POST", "/v1/users", {"name": name, "role": role}, status=201)
         made = await self.call("POST", "/v1/tokens", {"name": "test", "user": name}, status=201)
         return str(made["token"])
+
+    async def outsider(self, name: str) -> str:
+        """Make an account in a domain of its own and return a token of it."""
+        token, domain, project = await self.user(name), self.context.new_id(), self.context.new_id()
+        mine = select(users.c.id).where(users.c.name == name).scalar_subquery()
+
+        async def job(tx: Tx) -> None:
+            await tx.connection.execute(insert(domains), [{"id": domain, "name": f"of-{name}", "active": True, "created_at": 0.0}])
+            await tx.connection.execute(insert(projects), [
+                {"id": project, "domain_id": domain, "name": "main", "active": True, "created_at": 0.0}])
+            await tx.connection.execute(update(users).where(users.c.name == name).values(domain_id=domain, project_id=project))
+            await tx.connection.execute(update(roles).where(roles.c.user_id == mine).values(scope_id=project))
+
+        with self.context.places.changing():
+            await self.context.store.write(job)
+        self.context.tokens.forget()
+        return token
 
     async def session(self, token: str | None = None, **what: Any) -> dict[str, Any]:
         """Ask for a batch session."""

@@ -23,7 +23,7 @@ BODIES: dict[str, Any] = {"sessions.create": {"type": "batch"}, "users.create": 
 @pytest.mark.parametrize("name", [operation.name for operation in built_in()])
 async def test_a_stranger_sees_nothing_of_others(served: Any, name: str) -> None:
     operation = built_in().get(name)
-    stranger = await served.user("eve")
+    stranger = await served.outsider("eve")
     session, agent = await served.session(), await served.agent("node1")
     token = (await served.call("GET", "/v1/tokens"))["items"][-1]["id"]
     wanted = {"sessions": session["id"], "agents": agent, "tokens": token}.get(name.partition(".")[0], "")

@@ -225,10 +225,12 @@ async def test_a_bad_start_is_explained(managed: Any, first: str, says: str) -> 
 
 async def test_only_the_owner_gets_in(managed: Any) -> None:
     agent, session, _ = await managed.running()
-    other = await managed.user("eve")
+    other, outsider = await managed.user("eve"), await managed.outsider("mallory")
     for method, what in (("GET", "exec"), ("POST", "exec"), ("GET", "logs"), ("GET", "archive?path=/"), ("PUT", "archive?path=/")):
         body = {"argv": ["id"]} if method == "POST" else None
-        await managed.call(method, f"/v1/sessions/{session['id']}/{what}", body, token=other, status=404)
+        await managed.call(method, f"/v1/sessions/{session['id']}/{what}", body, token=outsider, status=404)
+        if what != "logs":  # which members of the project may read
+            await managed.call(method, f"/v1/sessions/{session['id']}/{what}", body, token=other, status=403)
     mine = await managed.session(token=other, name="mine")
     await agent.runs(await agent.order("mine"))
     await managed.until(mine, "running")

@@ -12,11 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backendai.manager.access import Caller
+from backendai.manager.access import Caller, Verb, require
 from backendai.manager.context import Context
 from backendai.manager.operations.once import create_once, remember, violates
 from backendai.manager.operations.registry import Input
 from backendai.manager.store.engine import Tx
+from backendai.manager.store.owners import Place, check_open, check_usable, find_place
 from backendai.manager.store.schema import agent_slots, kernels, sessions
 from backendai.manager.store.sessions import find_session, show
 from backendai.model.errors import Failure
@@ -55,7 +56,7 @@ class CreateSession(Input, frozen=True):
 
     type: interactive idles until it is stopped, batch runs one command. name: one is made up when there is none.
     image: NAME:TAG, or none for the runtime's default. command: argv; none in a batch session means the image's own.
-    slots: such as ``{"cpu": 1, "mem": "512m"}``.
+    slots: such as ``{"cpu": 1, "mem": "512m"}``. project: NAME, or DOMAIN/NAME; your own when left out.
     priority: 0 to 100, higher first. time_limit_s: of running. grace_s: from SIGTERM to SIGKILL.
     """
 
@@ -72,6 +73,7 @@ class CreateSession(Input, frozen=True):
     mounts: tuple[MountInput, ...] = ()
     workdir: str | None = None
     tags: tuple[str, ...] = ()
+    project: str | None = None
 
 
 async def create(context: Context, caller: Caller, input: CreateSession) -> Session:
@@ -85,8 +87,11 @@ async def create(context: Context, caller: Caller, input: CreateSession) -> Sess
 
 async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Session:
     spec = to_spec(input, context.config.default_slots)
+    place = await find_place(context.places, context.store, caller, input.project)
+    require(caller, Verb.CREATE, place.thing("session"))
+    check_usable(place)
     await check_possible(context, spec.slots)
-    enqueue = Enqueue(context.new_id(), caller.user, spec)
+    enqueue = Enqueue(context.new_id(), caller.user, spec, place.name, place.domain)
     hooked = bool(context.host.each(HOOK))
     if hooked:
         try:
@@ -95,7 +100,7 @@ async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Se
             raise Failure("rejected", veto.reason) from veto
     while True:
         try:
-            session = await _insert(context, caller, enqueue)
+            session = await _insert(context, caller, enqueue, place)
             break
         except IntegrityError as error:
             if not violates(error, sessions):
@@ -109,15 +114,18 @@ async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Se
     return session
 
 
-async def _insert(context: Context, caller: Caller, enqueue: Enqueue) -> Session:
+async def _insert(context: Context, caller: Caller, enqueue: Enqueue, place: Place) -> Session:
     now, spec, kernel = context.clock(), enqueue.spec, context.new_id()
     row = {"id": enqueue.id, "owner_id": caller.id, "name": spec.name, "type": spec.type.value,
            "spec": _encoder.encode(spec).decode(), "priority": spec.priority, "state": SessionState.PENDING.value,
-           "state_since": now, "stop": False, "reason": "", "hold": "", "created_at": now}
+           "state_since": now, "stop": False, "reason": "", "hold": "", "created_at": now,
+           "project_id": place.id, "domain_id": place.domain_id}
     container = {"id": kernel, "session_id": enqueue.id, "role": "main", "idx": 1, "slots": _encoder.encode(spec.slots).decode(),
                  "holds": False, "state": ""}
 
     async def job(tx: Tx) -> None:
+        if not context.places.sure_of(place):
+            await check_open(tx.connection, place)
         tx.later(sessions, row)
         tx.later(kernels, container)
         remember(tx, caller, enqueue.id, now)
@@ -129,7 +137,8 @@ async def _insert(context: Context, caller: Caller, enqueue: Enqueue) -> Session
         id=enqueue.id, name=spec.name, owner=caller.user.name, type=spec.type, image=spec.image, command=spec.command,
         state=SessionState.PENDING, result=None, exit_code=None, reason="", hold="", agent=None, priority=spec.priority,
         slots=plain_slots(spec.slots), env=spec.env, network=spec.network, mounts=spec.mounts, tags=spec.tags,
-        time_limit_s=spec.time_limit_s, progress="", created_at=now, started_at=None, ended_at=None)
+        time_limit_s=spec.time_limit_s, progress="", created_at=now, started_at=None, ended_at=None,
+        project=place.name, domain=place.domain)
 
 
 def to_spec(input: CreateSession, default_slots: Mapping[str, int]) -> SessionSpec:

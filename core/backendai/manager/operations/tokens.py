@@ -85,7 +85,7 @@ async def _whose(context: Context, caller: Caller, input: CreateToken) -> tuple[
     if input.agent:
         if input.user is not None:
             raise Failure("invalid-request", "user: an agent's token belongs to no user; leave one of the two out.")
-        require(caller, Verb.CREATE, Thing("agent's token"))
+        require(caller, Verb.CREATE, Thing("agent token"))
         return None, None
     if input.user is None or input.user == caller.user.name:
         return caller.id, caller.user.name

@@ -16,7 +16,7 @@ from backendai.manager.context import Context
 from backendai.manager.operations.once import create_once, remember, violates
 from backendai.manager.operations.registry import Input, Nothing, Page, Permission, declare
 from backendai.manager.store.engine import Tx
-from backendai.manager.store.schema import tokens, users
+from backendai.manager.store.schema import PROJECT, roles, tokens, users
 from backendai.model.errors import Failure
 from backendai.model.views import User
 
@@ -77,6 +77,7 @@ async def create(context: Context, caller: Caller, input: CreateUser) -> User:
 
         async def job(tx: Tx) -> None:
             await tx.connection.execute(insert(users), [row])
+            await tx.connection.execute(insert(roles), [{"user_id": user_id, "scope_id": PROJECT, "scope": "project", "role": "member"}])
             remember(tx, caller, user_id, context.clock())
             tx.event("user.created", user_id, user_id, {"by": caller.user.name, "name": input.name, "role": input.role.value})
 
@@ -106,7 +107,7 @@ async def change(context: Context, caller: Caller, input: ChangeUser) -> User:
              "gid": input.gid}
     values = {name: value for name, value in given.items() if value is not None}
     if values.keys() - {"email"}:
-        require(caller, Verb.CHANGE, Thing("account's role, state or ids"))
+        require(caller, Verb.CHANGE, Thing("account", row.id, domain_id=row.domain_id))
     _check(input.email or "", tuple(i for i in (input.uid, input.gid) if i is not None))
     await _apply(context, caller, row, values)
     return to_user(await find_user(context, caller, users.c.id == row.id))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import Row, bindparam, case, select
 
-from backendai.manager.access import Caller, Thing, Verb, require
-from backendai.manager.store.schema import agents, sessions, users
+from backendai.manager.access import Caller, Verb, may, require
+from backendai.manager.store.owners import thing_of, visible
+from backendai.manager.store.schema import agents, domains, projects, sessions, users
 from backendai.model.errors import Failure
 from backendai.model.ids import is_id
 from backendai.model.session import FINAL, Result, Session, SessionSpec, SessionState, SessionType
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from backendai.manager.store.engine import Store
 
 FINAL_STATES = tuple(state.value for state in FINAL)
-SESSIONS = (select(sessions, users.c.name.label("owner"), agents.c.name.label("agent"))
+SESSIONS = (select(sessions, users.c.name.label("owner"), agents.c.name.label("agent"), projects.c.name.label("project"),
+                   domains.c.name.label("domain"))
             .select_from(sessions.join(users, sessions.c.owner_id == users.c.id)
+                         .join(projects, sessions.c.project_id == projects.c.id).join(domains, sessions.c.domain_id == domains.c.id)
                          .outerjoin(agents, sessions.c.agent_id == agents.c.id)))
 _BY_IDS = SESSIONS.where(sessions.c.id.in_(bindparam("ids", expanding=True)))
 _NEWEST = (case((sessions.c.state.in_(FINAL_STATES), 1), else_=0), sessions.c.id.desc())
@@ -77,25 +80,25 @@ class SessionLoader:
 
 
 async def find_session(context: Context, caller: Caller, id_or_name: str, verb: Verb = Verb.READ) -> Row[Any]:
-    """Return the row of a session that *caller* may see, by id, by its owner's name for it, or by OWNER/NAME.
+    """Return the row of a session that *caller* may see and do *verb* to, by id, by its owner's name for it, or by OWNER/NAME.
 
     Of several that bore the name the active one is meant, else the newest. Besides the table's columns the row has ``owner`` and
     ``agent``, names both.
     """
-    if is_id(id_or_name) and (row := await context.sessions.load(id_or_name)) is not None:
-        require(caller, verb, Thing("session", row.owner_id))
-        return row
-    owner, slash, name = id_or_name.rpartition("/")
-    mine = users.c.name == owner if slash else sessions.c.owner_id == caller.id
-    query = SESSIONS.where(sessions.c.name == name, mine).order_by(*_NEWEST).limit(1)
-
-    async def job(connection: AsyncConnection) -> Row[Any] | None:
-        return (await connection.execute(query)).first()
-
-    row = await context.store.read(job)
+    row = await context.sessions.load(id_or_name) if is_id(id_or_name) else None
     if row is None:
+        owner, slash, name = id_or_name.rpartition("/")
+        mine = users.c.name == owner if slash else sessions.c.owner_id == caller.id
+        query = SESSIONS.where(sessions.c.name == name, mine, visible(caller)).order_by(*_NEWEST).limit(1)
+
+        async def job(connection: AsyncConnection) -> Row[Any] | None:
+            return (await connection.execute(query)).first()
+
+        row = await context.store.read(job)
+    thing = None if row is None else thing_of(row)
+    if row is None or thing is None or not may(caller, Verb.READ, thing):
         raise Failure("not-found", f"You have no session {id_or_name!r}; see `bai ps -a`.")
-    require(caller, verb, Thing("session", row.owner_id))
+    require(caller, verb, thing)
     return row
 
 
@@ -113,7 +116,7 @@ def to_session(row: Row[Any], progress: str = "") -> Session:
         exit_code=row.exit_code, reason=row.reason, hold=row.hold, agent=row.agent, priority=row.priority,
         slots=plain_slots(spec.slots), env=spec.env, network=spec.network, mounts=spec.mounts, tags=spec.tags,
         time_limit_s=spec.time_limit_s, progress=progress, created_at=row.created_at, started_at=row.started_at,
-        ended_at=row.ended_at)
+        ended_at=row.ended_at, project=row.project, domain=row.domain)
 
 
 def show(context: Context, row: Row[Any]) -> Session:
