@@ -37,7 +37,7 @@ class Leases:
     def _add(self, held: Held) -> None:
         limit = held.asked.time_limit_s
         ends_by = None if limit is None or held.started_at is None else held.started_at + limit
-        self.by_session[held.id] = Lease(held.id, held.owner_id, held.priority, held.started_at or held.created_at, (held.amounts,),
+        self.by_session[held.id] = Lease(held.id, held.owner_id, "", "", held.priority, held.started_at or held.created_at, (held.amounts,),
                                          (str(held.kernel_agent),), ends_by)
         self.by_kernel[held.kernel] = held.id
         self.counts[str(held.kernel_agent)] += 1

@@ -12,8 +12,9 @@ from backendai.manager.life import Held
 from backendai.manager.settle import Settler
 from backendai.manager.store.placement import Change, Moment, Node
 from backendai.plugin.errors import Missing, PluginFault
+from backendai.sokovan.cluster import take
 from backendai.sokovan.plan import Fault, Plan, make_plan
-from backendai.sokovan.snapshot import Request, take
+from backendai.sokovan.snapshot import Request
 from backendai.spec import agentselector_v10, scheduler_v10
 
 PLAN_S = 1.0  # as the contract of ``scheduler`` says
@@ -123,4 +124,4 @@ class Planner:
 
 
 def _request(held: Held) -> Request:
-    return Request(held.id, held.owner_id, held.priority, held.created_at, (held.amounts,), held.asked.time_limit_s)
+    return Request(held.id, held.owner_id, "", "", held.priority, held.created_at, (held.amounts,), held.asked.time_limit_s)

@@ -7,17 +7,26 @@ from dataclasses import dataclass, field
 
 from backendai.sokovan.holds import Holds
 from backendai.sokovan.room import BadScores, Room
-from backendai.sokovan.snapshot import Snapshot
+from backendai.sokovan.snapshot import Snapshot, Units
 from backendai.spec.agentselector_v10 import AgentSelector
 from backendai.spec.scheduler_v10 import Attempt, Outcome, Reserve, Scheduler, Waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A session and the agents of its kernels, in order."""
+    """A session and the agents of its kernels, in order. units: of each kernel; empty where no kernel has any."""
 
     session: str
     agents: tuple[str, ...]
+    units: tuple[Units, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """A session that must end to make room. for_session: who needs it."""
+
+    victim: str
+    for_session: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +40,19 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every waiting session is either placed or has a hold: a sentence that says why it waits."""
+    """Every waiting session is either placed or has a hold: a sentence that says why it waits.
+
+    claims: sessions and the agents to be kept for their kernels while those evicted end. starts: when sessions for which room is kept
+    will start, seconds since the epoch. order: sessions as the scheduler tried them.
+    """
 
     placements: tuple[Placement, ...] = ()
     holds: Mapping[str, str] = field(default_factory=dict)
     fault: Fault | None = None
+    evictions: tuple[Eviction, ...] = ()
+    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    starts: Mapping[str, float] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
 
 
 class Misbehaviour(Exception):
@@ -57,7 +74,7 @@ def make_plan(snapshot: Snapshot, scheduler: Scheduler, selector: AgentSelector,
     for waiting in view.waiting:
         if waiting.id not in talk.placed and waiting.id not in talk.holds:
             talk.holds[waiting.id] = holds.turn() if fault is None else holds.broken(fault.spec)
-    return Plan(tuple(Placement(id, agents) for id, agents in talk.placed.items()), talk.holds, fault)
+    return Plan(tuple(Placement(id, agents) for id, agents in talk.placed.items()), talk.holds, fault, order=tuple(talk.tried))
 
 
 class _Talk:
@@ -68,6 +85,7 @@ class _Talk:
         self._room = room
         self._holds = holds
         self._left: dict[str, Waiting] = {w.id: w for w in snapshot.view.waiting}
+        self.tried: list[str] = []
         self.placed: dict[str, tuple[str, ...]] = {}
         self.holds: dict[str, str] = {}
 
@@ -95,6 +113,7 @@ class _Talk:
         waiting = self._left.pop(attempt.session, None)
         if waiting is None:
             raise Misbehaviour(f"it yielded {attempt.session!r}, which does not wait or was tried already")
+        self.tried.append(waiting.id)
         try:
             found = self._room.place(waiting.kernels, attempt.avoid)
         except BadScores:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from backendai.model.slots import SCALE
+from backendai.sokovan.cluster import take
 from backendai.sokovan.plan import make_plan
-from backendai.sokovan.snapshot import Agent, Request, take
+from backendai.sokovan.snapshot import Agent, Request
 from backendai_agentselector.concentrated import Concentrated
 from backendai_scheduler.fifo import Fifo
 
@@ -16,7 +17,7 @@ CORE = SCALE
 
 
 def hold(agents: list[Agent], **wanted: int) -> str:
-    request = Request("s", "u", 1, 0.0, ({name.replace("_", "."): amount for name, amount in wanted.items()},))
+    request = Request("s", "u", "", "", 1, 0.0, ({name.replace("_", "."): amount for name, amount in wanted.items()},))
     fifo: Any = Fifo()
     selector: Any = Concentrated()
     return make_plan(take(0.0, [request], agents), fifo, selector).holds["s"]
@@ -62,7 +63,7 @@ def test_of_many_sick_agents_three_are_named() -> None:
 def test_a_reason_names_no_other_session() -> None:
     fifo: Any = Fifo()
     selector: Any = Concentrated()
-    waiting = [Request(f"secret{n}", "u", 1, float(n), ({"cpu": 4 * CORE},)) for n in range(3)]
+    waiting = [Request(f"secret{n}", "u", "", "", 1, float(n), ({"cpu": 4 * CORE},)) for n in range(3)]
     plan = make_plan(take(0.0, waiting, [box("a", cpu=5 * CORE)]), fifo, selector)
     assert len(plan.holds) == 2 and not any("secret" in said for said in plan.holds.values())
 
@@ -71,8 +72,8 @@ def test_who_asks_for_the_same_is_told_the_same_of_that_moment() -> None:
     """The sentence says what was free when it was its turn, which is less after each placement."""
     fifo: Any = Fifo(Fifo.Config(overtake=True))
     selector: Any = Concentrated()
-    waiting = [Request("large", "u", 1, 0.0, ({"cpu": 4 * CORE},)), Request("small", "u", 1, 1.0, ({"cpu": 2 * CORE},)),
-               Request("next", "u", 1, 2.0, ({"cpu": 2 * CORE},))]
+    waiting = [Request("large", "u", "", "", 1, 0.0, ({"cpu": 4 * CORE},)), Request("small", "u", "", "", 1, 1.0, ({"cpu": 2 * CORE},)),
+               Request("next", "u", "", "", 1, 2.0, ({"cpu": 2 * CORE},))]
     plan = make_plan(take(0.0, waiting, [box("a", {"cpu": CORE}, cpu=4 * CORE)]), fifo, selector)
     assert plan.holds == {"large": "Waits for 4 cores: the most that one agent has free now is 3 (agent a).",
                           "next": "Waits for 2 cores: the most that one agent has free now is 1 (agent a)."}

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from backendai.model.slots import SCALE
+from backendai.sokovan.cluster import take
 from backendai.sokovan.plan import Placement, Plan, make_plan
-from backendai.sokovan.snapshot import Agent, Lease, Request, take
+from backendai.sokovan.snapshot import Agent, Lease, Request
 from backendai.spec.agentselector_v10 import PlacementView
 from backendai.spec.scheduler_v10 import Attempt, Outcome, QueueView
 from backendai_agentselector.concentrated import Concentrated
@@ -24,7 +25,7 @@ def node(name: str, cpu: int, used: int = 0, **more: Any) -> Agent:
 
 
 def ask(id: str, *cores: int, at: float = 0.0, **more: Any) -> Request:
-    return Request(id, "u", more.pop("priority", 10), at, tuple({"cpu": n * SCALE} for n in cores), **more)
+    return Request(id, "u", "", "", more.pop("priority", 10), at, tuple({"cpu": n * SCALE} for n in cores), **more)
 
 
 def plan(waiting: Iterable[Request], agents: Iterable[Agent], scheduler: Any = None, selector: Any = None, **more: Any) -> Plan:
@@ -71,7 +72,7 @@ class Scoring:
 
 def test_a_session_goes_where_there_is_room() -> None:
     made = plan([ask("s", 2)], [node("a", 4, used=3), node("b", 4, used=2)])
-    assert made == Plan((Placement("s", ("id-b",)),))
+    assert made == Plan((Placement("s", ("id-b",)),), order=("s",))
 
 
 def test_a_gang_starts_whole_or_not_at_all() -> None:
@@ -157,7 +158,8 @@ def test_who_is_not_tried_waits_for_its_turn() -> None:
 
 def test_the_view_is_what_the_contract_says() -> None:
     scheduler = Saying()
-    leases = [Lease("h2", "v", 1, 3.0, ({"cpu": SCALE, "mem": GIB},), ("id-a",), 9.0), Lease("h1", "u", 1, 2.0, ({},), ("id-b",))]
+    leases = [Lease("h2", "v", "", "", 1, 3.0, ({"cpu": SCALE, "mem": GIB},), ("id-a",), 9.0),
+              Lease("h1", "u", "", "", 1, 2.0, ({},), ("id-b",))]
     agents = [node("b", 2), Agent("id-a", "a", {"mem": GIB, "cpu": 2 * SCALE}, {"mem": 2 * GIB}), node("c", 2, why="sick")]
     make_plan(take(7.0, [ask("s", 1, at=2.0, time_limit_s=60.0), ask("r", 1, at=1.0)], agents, leases), scheduler, Concentrated())  # type: ignore[arg-type]  # no base class
     view = scheduler.view
@@ -212,5 +214,5 @@ def test_without_a_choice_the_selector_is_not_asked() -> None:
 
 
 def test_who_asks_for_nothing_is_placed_and_an_empty_queue_asks_nobody() -> None:
-    assert where(plan([Request("s", "u", 1, 0.0, ({},))], [node("a", 0)])) == {"s": ("a",)}
+    assert where(plan([Request("s", "u", "", "", 1, 0.0, ({},))], [node("a", 0)])) == {"s": ("a",)}
     assert plan([], [node("a", 1)], Saying(RuntimeError("never asked"))) == Plan()

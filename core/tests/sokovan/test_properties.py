@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 import pytest
 from backendai.model.slots import SCALE
+from backendai.sokovan.cluster import take
 from backendai.sokovan.plan import Plan, make_plan
-from backendai.sokovan.snapshot import Agent, Lease, Request, take
+from backendai.sokovan.snapshot import Agent, Lease, Request
 from backendai.spec.agentselector_v10 import AgentSelector, PlacementView
 from backendai.spec.scheduler_v10 import Scheduler
 from backendai_agentselector.concentrated import Concentrated
@@ -62,10 +63,10 @@ def scenes(draw: st.DrawFn, most_kernels: int = 3) -> Scene:
         used = {name: STEP[name] * draw(st.integers(0, amount // STEP[name] + 2)) for name, amount in capacity.items()}
         agents.append(Agent(f"a{n}", f"node{n}", capacity, used, draw(st.sampled_from(("", "", "", "it is not connected"))),
                             draw(st.integers(0, 3)), draw(st.integers(0, 3))))
-    waiting = [Request(f"s{n}", draw(st.sampled_from("uv")), draw(st.integers(0, 2)), float(draw(st.integers(0, 3))),
+    waiting = [Request(f"s{n}", draw(st.sampled_from("uv")), "", "", draw(st.integers(0, 2)), float(draw(st.integers(0, 3))),
                        tuple(draw(st.lists(amounts, min_size=1, max_size=most_kernels))))
                for n in range(draw(st.integers(0, 8)))]
-    holding = [Lease(f"h{n}", "u", 10, 0.0, (draw(amounts),), ("a0",)) for n in range(draw(st.integers(0, 3)))]
+    holding = [Lease(f"h{n}", "u", "", "", 10, 0.0, (draw(amounts),), ("a0",)) for n in range(draw(st.integers(0, 3)))]
     scheduler: Scheduler = Fifo(Fifo.Config(overtake=draw(st.booleans())))  # type: ignore[assignment]  # plugins have no base class
     selector: AgentSelector = draw(st.sampled_from((Concentrated(), Dispersed(), Wild())))  # type: ignore[assignment]  # as above
     return Scene(tuple(waiting), tuple(agents), tuple(holding), scheduler, selector)

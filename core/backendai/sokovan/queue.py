@@ -1,0 +1,96 @@
+"""The queue's side of a cluster: who waits, in the order of asking, and who asks for the same."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backendai.model.session import Wishes
+from backendai.sokovan.fleet import vectors
+from backendai.sokovan.snapshot import PLAIN, Array, Quota, Request, frozen
+from backendai.spec.scheduler_v10 import Amounts, Waiting
+
+TYPICAL = 128  # different containers in what a selector is told to be typical
+
+
+class Queue:
+    """Waiting sessions, sorted, with the number of their shape."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, Request] = {}
+        self._keys: list[tuple[float, str]] = []
+        self.views: list[Waiting] = []
+        self._slots: tuple[str, ...] = ()
+        self._shapes: dict[object, int] = {}
+        self._scoped: frozenset[str] = frozenset()  # whoever has quotas
+        self._asked: Counter[Amounts] = Counter()
+        self._mixed = 0  # how many had been asked for when the mix was worked out
+        self._mix: tuple[Array | None, NDArray[np.float64] | None] = None, None
+
+    def add(self, request: Request) -> None:
+        """Let a session wait."""
+        self.remove(request.id)
+        kernels = vectors(request.kernels, self._slots)
+        self._asked.update(kernels)
+        key = (request.submitted_at, request.id)
+        at = len(self._keys)
+        if at and key < self._keys[-1]:
+            at = bisect_left(self._keys, key)
+        self._keys.insert(at, key)
+        self.views.insert(at, self._view(request, kernels))
+        self.requests[request.id] = request
+
+    def remove(self, id: str) -> bool:
+        """Let a session wait no more; tell whether it did."""
+        if (request := self.requests.pop(id, None)) is None:
+            return False
+        at = bisect_left(self._keys, (request.submitted_at, id))
+        del self._keys[at], self.views[at]
+        return True
+
+    def widen(self, slots: tuple[str, ...]) -> None:
+        """Write every request by other slots."""
+        at = [self._slots.index(name) if name in self._slots else None for name in slots]
+        self._asked = Counter({tuple(a[i] if i is not None else 0 for i in at): n for a, n in self._asked.items()})
+        self._slots, self._mixed = slots, 0
+        self._number()
+
+    def account(self, quotas: Iterable[Quota]) -> None:
+        """Take in who has quotas."""
+        if (scoped := frozenset(quota.scope_id for quota in quotas)) != self._scoped:
+            self._scoped = scoped
+            self._number()
+
+    def mix(self) -> tuple[Array | None, NDArray[np.float64] | None]:
+        """Return what is typically asked for, and how often; worked out again when a twentieth has been added."""
+        total = self._asked.total()
+        if total and total * 20 > self._mixed * 21:
+            common = sorted(self._asked.items(), key=lambda item: (-item[1], item[0]))[:TYPICAL]
+            counts = np.array([count for _, count in common], dtype=np.float64)
+            table = np.array([amounts for amounts, _ in common], dtype=np.int64).reshape(len(common), len(self._slots))
+            weights = counts / counts.sum()
+            weights.setflags(write=False)
+            self._mixed, self._mix = total, (frozen(table), weights)
+        return self._mix
+
+    def _number(self) -> None:
+        self._shapes = {}
+        self.views = [self._view(r, vectors(r.kernels, self._slots)) for r in (self.requests[id] for _, id in self._keys)]
+
+    def _view(self, request: Request, kernels: tuple[Amounts, ...]) -> Waiting:
+        accounts = [id for id in (request.user, request.project, request.domain, request.array) if id in self._scoped]
+        key = (kernels, wish_key(request.wishes), request.booking, request.claim and request.id, *accounts)
+        shape = self._shapes.setdefault(key, len(self._shapes) + 1)
+        return Waiting(request.id, request.user, request.project, request.priority, request.submitted_at, kernels, request.time_limit_s,
+                       request.domain, shape)
+
+
+def wish_key(wishes: Wishes) -> object:
+    """Return what stands for wishes in a dictionary."""
+    if wishes is PLAIN or wishes == PLAIN:
+        return None
+    return (wishes.agents, wishes.avoid, tuple(sorted(wishes.labels.items())), wishes.arrange, wishes.zone, wishes.one_agent, wishes.strict)
