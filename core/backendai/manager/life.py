@@ -1,162 +1,138 @@
 """The life of a session as a pure state machine: what is known, and what happened, give what is to be written.
 
+A session is what its kernels are together: as far as the slowest of them; RUNNING when all run. The end of the main kernel is its
+end; another one that fails ends it, too; then the rest are stopped, and it has ended when nothing is left of any of them.
+
 Each function returns the session as it shall be, or None when nothing changes: a repeated or late word does no harm.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
-from backendai.model.session import DEADLINES, FINAL, PLACED, Result, SessionSpec, SessionState, SessionType, result_of
-from backendai.model.slots import format_slots
-from backendai.model.units import format_bytes, format_seconds
+from backendai.manager.ending import (
+    LATE,
+    LOST,
+    Fresh,
+    again,
+    by_record,
+    conclude,
+    end_of,
+    fails,
+    final,
+    named,
+    never_ran,
+    verdict,
+)
+from backendai.manager.held import OVER, Held, Kernel
+from backendai.model.session import DEADLINES, FINAL, PLACED, Evicted, Result, SessionState
+from backendai.model.units import format_seconds
 from backendai.wire.link import KernelState, Observed
 
 S = SessionState
-STOPPED = "It was stopped by its owner."
-NEVER_RAN = "It was stopped by its owner before it ran."
-LATE = "Its agent began it only when it was being called back, and so ended it; ask for it again."
+LIMIT_S = 30.0  # after which the manager ends what its agent should have ended at its time limit
 _ORDER = (S.SCHEDULED, S.PREPARING, S.STARTING, S.RUNNING, S.TERMINATING)
-_REACHED = {KernelState.PREPARING: S.PREPARING, KernelState.STARTING: S.STARTING, KernelState.RUNNING: S.RUNNING}
+_REACHED: Mapping[str, SessionState] = {
+    KernelState.PREPARING: S.PREPARING, KernelState.STARTING: S.STARTING, KernelState.RUNNING: S.RUNNING, KernelState.EXITED: S.RUNNING,
+    KernelState.GONE: S.RUNNING}  # of the last two: another than the main one may end well before the others do
 _TOO_LONG = {S.PREPARING: "Fetching its image", S.STARTING: "Making its container"}
-_SHELL = {126: ": most likely its program cannot be run", 127: ": most likely there is no such program"}  # what shells mean by them
-_spec_decoder = msgspec.json.Decoder(SessionSpec)
-_slots_decoder = msgspec.json.Decoder(dict[str, int])
+_STATES = tuple(KernelState)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A session with its one kernel, as the tables hold them. spec, slots: JSON text."""
-
-    id: str
-    name: str
-    owner_id: str
-    type: str
-    spec: str
-    priority: int
-    state: str
-    deadline: float | None
-    stop: bool
-    result: str | None
-    exit_code: int | None
-    reason: str
-    hold: str
-    agent_id: str | None
-    image: str | None
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-    kernel: str
-    slots: str
-    kernel_agent: str | None
-    holds: bool
-    kernel_state: str
-    kernel_exit: int | None
-    container: str
-    uid: int
-    gid: int
-
-    @property
-    def asked(self) -> SessionSpec:
-        """Return what its owner asked for."""
-        return _spec_decoder.decode(self.spec)
-
-    @property
-    def amounts(self) -> dict[str, int]:
-        """Return what its kernel takes, by slot."""
-        return _slots_decoder.decode(self.slots)
-
-    @property
-    def doomed(self) -> bool:
-        """Tell whether it is being ended because it failed; the reason is recorded already."""
-        return self.state == S.TERMINATING and self.result == Result.FAILURE and self.exit_code is None
-
-    @property
-    def recalled(self) -> bool:
-        """Tell whether its agent, which has not begun, is to give it back: a command is run at most once, so only then another may."""
-        return self.state == S.SCHEDULED and bool(self.reason)
+def place(held: Held, agents: Sequence[str], now: float, units: Sequence[Mapping[str, Mapping[str, int]]] = (), net: str = "") -> Held:
+    """Give a waiting session to agents, one for each of its kernels. units: what each has of which device. net: its network's plan."""
+    given = tuple(units) or ({},) * len(agents)
+    kernels = tuple(replace(kernel, agent=agent, holds=True, state="", units=msgspec.json.encode(some).decode())
+                    for kernel, agent, some in zip(held.kernels, agents, given, strict=True))
+    return replace(held, state=S.SCHEDULED, deadline=now + DEADLINES[S.SCHEDULED], hold="", reason="", agent_id=agents[0],
+                   claim="", net=net, kernels=kernels)
 
 
-def place(held: Held, agent_id: str, now: float) -> Held:
-    """Give a waiting session to an agent."""
-    return replace(held, state=S.SCHEDULED, deadline=now + DEADLINES[S.SCHEDULED], hold="", reason="", agent_id=agent_id,
-                   kernel_agent=agent_id, holds=True, kernel_state="")
-
-
-def report(held: Held, seen: Observed, new_kernel: str, now: float) -> Held | None:
-    """Take in what an agent says of the kernel. States may be skipped, and never go back. new_kernel: an id for another try."""
-    if held.state not in PLACED or not held.holds:
+def report(held: Held, kernel: str, seen: Observed, fresh: Fresh, now: float) -> Held | None:
+    """Take in what an agent says of a kernel. States may be skipped, and never go back. fresh: makes ids for another try."""
+    one = held.kernel(kernel)
+    if held.state not in PLACED or one is None or not one.holds:
         return None
-    started = held.started_at if held.started_at is not None else seen.started_at
-    if seen.state is KernelState.RUNNING and started is None:
-        started = now
-    known = replace(held, kernel_state=_later(held.kernel_state, seen.state), container=seen.container or held.container,
-                    image=seen.image or held.image, started_at=started)
-    if seen.state is KernelState.GONE:
-        given_back = held.recalled and not held.stop and started is None and seen.exit_code is None and not seen.error
-        return _again(known, new_kernel) if given_back else _gone(known, seen, now)
-    if seen.state is KernelState.EXITED:
-        if held.kernel_state != KernelState.EXITED:
-            known = _exited(known, seen, now)
-    elif not held.recalled and (reached := _REACHED.get(seen.state)) is not None and _ORDER.index(reached) > _ORDER.index(S(held.state)):
-        known = replace(known, state=reached, deadline=now + DEADLINES[reached] if reached in DEADLINES else None)
+    over, gone = seen.state in OVER, seen.state is KernelState.GONE
+    exit_code = seen.exit_code if seen.exit_code is not None else one.exit_code
+    after = replace(one, state=_later(one.state, seen.state), container=seen.container or one.container,
+                    exit_code=exit_code if over else one.exit_code, holds=not gone)
+    known = _begun(held.with_kernel(after), after, seen, now)
+    if over and one.state != KernelState.EXITED:
+        known = _over(known, after, seen, now)
+    if gone and not known.holds:
+        return _finished(known, fresh, now)
+    known = _advance(known, now)
     return None if known == held else known
 
 
 def refuse(held: Held, said: str, now: float) -> Held | None:
     """Fail a waiting session that a plugin does not let begin. said: the plugin's reason."""
-    return _final(held, S.FAILED, Result.FAILURE, said, now) if held.state == S.PENDING else None
+    return final(held, S.FAILED, Result.FAILURE, said, now) if held.state == S.PENDING else None
+
+
+def cancel(held: Held, said: str, now: float) -> Held | None:
+    """End a waiting session whose condition can no longer come true."""
+    return final(held, S.CANCELLED, None, said, now) if held.state == S.PENDING else None
 
 
 def stop(held: Held, now: float) -> Held | None:
-    """Follow its owner's wish to end it."""
+    """Follow the wish to end it."""
     if held.state == S.PENDING:
-        return _final(held, S.CANCELLED, None, NEVER_RAN, now)
-    if held.state not in PLACED or held.state == S.TERMINATING:
-        return None
-    return replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING] + held.asked.grace_s)
+        return final(held, S.CANCELLED, None, never_ran(held), now)
+    return _ending(held, now)
 
 
-def overdue(held: Held, present: bool, new_kernel: str, now: float) -> Held | None:
-    """Act on a state that has lasted too long. present: its agent is connected. new_kernel: an id for another try."""
+def evict(held: Held, how: Evicted, grace_s: float, now: float) -> Held | None:
+    """Have it make room. grace_s: from SIGTERM to SIGKILL, at most what was asked for."""
+    grace = min(held.grace, grace_s)
+    return _ending(replace(held, evict=how.value, grace_s=grace), now)
+
+
+def overdue(held: Held, present: Collection[str], fresh: Fresh, now: float) -> Held | None:
+    """Act on a state that has lasted too long. present: agents that are connected. fresh: makes ids for another try."""
     if held.deadline is None or held.deadline > now:
         return None
-    if not present:  # nobody can say how far it is, and a command is run at most once: wait until the agent is back or lost
+    if any(kernel.agent not in present for kernel in held.holding):
+        # nobody can say how far it is, and a command is run at most once: wait until the agent is back or lost
         return replace(held, deadline=now + DEADLINES[S(held.state)])
     if held.state == S.SCHEDULED:
-        return _slow(held, new_kernel, now)
+        return _slow(held, fresh, now)
     if (doing := _TOO_LONG.get(S(held.state))) is not None:
-        said = f"{doing} took longer than {format_seconds(DEADLINES[S(held.state)])}."
-        return replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING], result=Result.FAILURE, reason=said)
-    return _unconfirmed(held, "Its agent did not say in time how it ended.", now) if held.state == S.TERMINATING else None
-
-
-def _slow(held: Held, new_kernel: str, now: float) -> Held:
-    """Call back what its agent has not begun, and do without an answer when that does not come."""
-    if not held.recalled:
-        said = f"Its agent has not begun within {format_seconds(DEADLINES[S.SCHEDULED])}; it is called back."
-        return replace(held, deadline=now + DEADLINES[S.SCHEDULED], reason=said)
-    if not held.kernel_state:  # an agent that never said that it has it
-        return _again(held, new_kernel)
-    return _final(held, S.FAILED, Result.FAILURE, "Its agent has neither begun nor given it back; ask for it again.", now)
-
-
-def _again(held: Held, new_kernel: str) -> Held:
-    """Put it back into the queue."""
-    said = f"Its agent did not begin within {format_seconds(DEADLINES[S.SCHEDULED])}; it is back in the queue."
-    return replace(held, state=S.PENDING, deadline=None, reason=said, agent_id=None, kernel=new_kernel, kernel_agent=None,
-                   holds=False, kernel_state="", container="", image=None)
-
-
-def lose(held: Held, said: str, now: float) -> Held | None:
-    """End what an agent held that will not come back. said: the reason."""
-    if held.state not in PLACED or not held.holds:
-        return None
+        slowest = min(held.kernels, key=_progress)
+        said = named(held, slowest, f"{doing} took longer than {format_seconds(DEADLINES[S(held.state)])}.")
+        return _doom(held, said, now)
     if held.state == S.TERMINATING:
-        return _unconfirmed(held, said, now)
-    return _final(held, S.FAILED, Result.FAILURE, said, now)
+        return conclude(held, by_record(held, "Its agent did not say in time how it ended."), fresh, now)
+    return None
+
+
+def outlived(held: Held, now: float) -> Held | None:
+    """End what runs on although its time is up, and its agent did not."""
+    limit = held.asked.time_limit_s
+    if limit is None or held.started_at is None or held.stop or held.started_at + limit + LIMIT_S > now:
+        return None
+    return _ending(replace(held, stop=True, stop_why=f"It reached its time limit of {format_seconds(limit)}."), now)
+
+
+def lose(held: Held, kernels: Collection[str], said: str, fresh: Fresh, now: float) -> Held | None:
+    """End a session some of whose kernels (ids) will not come back. said: the reason."""
+    lost = [kernel for kernel in held.holding if kernel.id in kernels]
+    if held.state not in PLACED or not lost:
+        return None
+    harmed = [kernel for kernel in lost if kernel.state != KernelState.EXITED]
+    after = held
+    for kernel in lost:
+        after = after.with_kernel(replace(kernel, holds=False, state=LOST if kernel in harmed else kernel.state))
+    if held.state == S.TERMINATING:
+        return after if after.holds else conclude(after, by_record(held, said), fresh, now)
+    if not harmed:
+        return after
+    why = named(held, harmed[0], said)
+    return _doom(after, why, now) if after.holds else conclude(after, (S.FAILED, Result.FAILURE, why), fresh, now)
 
 
 def ended(held: Held) -> bool:
@@ -164,85 +140,84 @@ def ended(held: Held) -> bool:
     return held.state in FINAL
 
 
+def _ending(held: Held, now: float) -> Held | None:
+    if held.state not in PLACED or held.state == S.TERMINATING:
+        return None
+    return replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING] + held.grace)
+
+
+def _doom(held: Held, said: str, now: float) -> Held:
+    """Have a session that has failed end everywhere."""
+    grace = held.grace if len(held.kernels) > 1 else 0.0
+    return replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING] + grace, result=Result.FAILURE, exit_code=None,
+                   reason=said)
+
+
+def _begun(held: Held, one: Kernel, seen: Observed, now: float) -> Held:
+    """Note when the first of its kernels began, until when it may run, and which image it has."""
+    started = held.started_at if held.started_at is not None else seen.started_at
+    if seen.state is KernelState.RUNNING and started is None:
+        started = now
+    known = replace(held, started_at=started, image=seen.image or held.image if one.id == held.main.id else held.image)
+    if started is not None and held.started_at is None and (limit := held.asked.time_limit_s) is not None:
+        known = replace(known, expires_at=min(started + limit, held.expires_at or started + limit))
+    return known
+
+
+def _over(held: Held, one: Kernel, seen: Observed, now: float) -> Held:
+    """Record what the end of a kernel means for its session; what it used is still being removed."""
+    main = one.id == held.main.id
+    unused = held.started_at is None and seen.exit_code is None and not seen.error
+    if held.recalled and not held.stop and unused and seen.state is KernelState.GONE:
+        return held  # given back
+    if main:
+        held = replace(held, ended_at=end_of(held, seen.ended_at or now))
+    if held.doomed or (held.state == S.TERMINATING and (held.result is not None or not main)) or not (main or fails(seen)):
+        return held
+    if one.exit_code is not None and seen.exit_code is None:
+        seen = msgspec.structs.replace(seen, exit_code=one.exit_code)
+    state, result, reason = verdict(held, one, seen)
+    grace = held.grace if len(held.kernels) > 1 else 0.0  # the others are stopped, with theirs
+    return replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING] + grace, result=result, reason=reason,
+                   exit_code=seen.exit_code if state is S.TERMINATED else None)
+
+
+def _finished(held: Held, fresh: Fresh, now: float) -> Held:
+    """Finish: nothing is left of any kernel but its log."""
+    if held.state == S.TERMINATING:
+        return conclude(held, by_record(held, "Its agent ended it without saying why."), fresh, now)
+    if held.started_at is None and not held.stop:
+        return again(held, fresh)
+    return conclude(held, (S.FAILED, Result.FAILURE, LATE), fresh, now)
+
+
+def _advance(held: Held, now: float) -> Held:
+    """Bring a session as far as the slowest of its kernels is."""
+    if held.state == S.TERMINATING or held.recalled:
+        return held
+    reached = min((_REACHED.get(kernel.state, S.SCHEDULED) for kernel in held.kernels), key=_ORDER.index)
+    if _ORDER.index(reached) <= _ORDER.index(S(held.state)):
+        return held
+    return replace(held, state=reached, deadline=now + DEADLINES[reached] if reached in DEADLINES else None)
+
+
+def _slow(held: Held, fresh: Fresh, now: float) -> Held:
+    """Call back what its agents have not begun, and do without an answer when that does not come."""
+    within = format_seconds(DEADLINES[S.SCHEDULED])
+    if not held.recalled:
+        if held.started_at is not None:  # of a cluster: what has begun is not begun again
+            late = min(held.kernels, key=_progress)
+            return _doom(held, f"{late.name}: Its agent has not begun within {within}, so all were ended.", now)
+        return replace(held, deadline=now + DEADLINES[S.SCHEDULED], reason=f"Its agent has not begun within {within}; it is called back.")
+    if held.started_at is None and not any(kernel.state for kernel in held.holding):  # agents that never said that they have it
+        return again(held, fresh)
+    said = "Its agent has neither begun nor given it back; ask for it again."
+    return conclude(held, (S.FAILED, Result.FAILURE, said), fresh, now)
+
+
+def _progress(kernel: Kernel) -> int:
+    return _STATES.index(KernelState(kernel.state)) if kernel.state and kernel.state != LOST else -1
+
+
 def _later(known: str, seen: KernelState) -> str:
-    order = tuple(KernelState)
-    return seen if not known or order.index(seen) > order.index(KernelState(known)) else known
-
-
-def _exited(held: Held, seen: Observed, now: float) -> Held:
-    """Record the result; what it used is still being removed."""
-    base = replace(held, state=S.TERMINATING, deadline=now + DEADLINES[S.TERMINATING], kernel_exit=seen.exit_code,
-                   ended_at=_end(held, seen.ended_at or now))
-    if held.doomed:
-        return base
-    state, result, reason = verdict(held, seen)
-    return replace(base, result=result, reason=reason, exit_code=None if state is S.FAILED else seen.exit_code)  # then it is doomed
-
-
-def _gone(held: Held, seen: Observed, now: float) -> Held:
-    """Finish: nothing is left of it but its log."""
-    if held.kernel_exit is not None and seen.exit_code is None:
-        seen = msgspec.structs.replace(seen, exit_code=held.kernel_exit)
-    exited = replace(held, kernel_exit=seen.exit_code, ended_at=held.ended_at or seen.ended_at)
-    if held.doomed:
-        return _final(exited, S.FAILED, Result.FAILURE, held.reason, now)
-    state, result, reason = verdict(held, seen)
-    return _final(replace(exited, exit_code=seen.exit_code), state, result, reason, now)
-
-
-def _unconfirmed(held: Held, said: str, now: float) -> Held:
-    """Finish without the agent's word, by what is known. The agent goes on cleaning up."""
-    if held.exit_code is not None:
-        cancelled = held.started_at is None and held.stop and held.result is None
-        return _final(held, S.CANCELLED if cancelled else S.TERMINATED, held.result, held.reason, now)
-    if held.result is not None or not held.stop:
-        return _final(held, S.FAILED, Result.FAILURE, held.reason or said, now)
-    state, result, reason = _stopped(held, held.started_at is not None)
-    return _final(held, state, result, reason, now)
-
-
-def _final(held: Held, state: SessionState, result: Result | str | None, reason: str, now: float) -> Held:
-    return replace(held, state=state, result=result, reason=reason, hold="", deadline=None, holds=False,
-                   ended_at=_end(held, held.ended_at or now))
-
-
-def _end(held: Held, at: float) -> float:
-    """Return when it ended, never before it began: the two times may come from two clocks."""
-    return at if held.started_at is None else max(at, held.started_at)
-
-
-def verdict(held: Held, seen: Observed) -> tuple[SessionState, Result | None, str]:
-    """Say how a session ended: final state, result, reason; the reason is empty when there is nothing to say."""
-    ran = held.started_at is not None
-    if seen.exit_code is None or seen.error:
-        if held.stop and not ran:
-            return S.CANCELLED, None, NEVER_RAN
-        if seen.error:
-            return S.FAILED, Result.FAILURE, seen.error
-        if held.stop:
-            return _stopped(held, ran)
-        if seen.why not in ("time-limit", "stopped"):
-            return S.FAILED, Result.FAILURE, "Its agent ended it without saying why."
-    regular = Result.SUCCESS if held.type == SessionType.INTERACTIVE else Result.FAILURE
-    if seen.why == "stopped":
-        return _stopped(held, True) if held.stop else (S.FAILED, Result.FAILURE, LATE)
-    if seen.why == "time-limit":
-        return S.TERMINATED, regular, f"It reached its time limit of {format_seconds(held.asked.time_limit_s or 0)}."
-    assert seen.exit_code is not None  # settled above
-    return S.TERMINATED, result_of(seen.exit_code), _by_itself(held, seen.exit_code, seen.why)
-
-
-def _stopped(held: Held, ran: bool) -> tuple[SessionState, Result | None, str]:
-    if not ran:
-        return S.CANCELLED, None, NEVER_RAN
-    return S.TERMINATED, Result.SUCCESS if held.type == SessionType.INTERACTIVE else Result.FAILURE, STOPPED
-
-
-def _by_itself(held: Held, exit_code: int, why: str) -> str:
-    if exit_code == 0:
-        return ""
-    if why == "out-of-memory":
-        memory = held.amounts.get("mem", 0)
-        return f"It ran out of memory ({format_bytes(memory)}); ask for more with -r {format_slots({'mem': memory * 2})}."
-    what = "The command" if held.type == SessionType.BATCH else "Its main process"
-    return f"{what} ended with {exit_code}{_SHELL.get(exit_code, '')}."
+    return seen if not known or _STATES.index(seen) > _STATES.index(KernelState(known)) else known

@@ -218,7 +218,9 @@ sessions = Table(
     Column("expires_at", Float, nullable=True),  # when a rule of its group will end it
     Column("expires_why", Text, nullable=False, server_default=""),
     Column("active_at", Float, nullable=True),  # when somebody was last seen using it
-    Column("net", Text, nullable=False, server_default=""),  # JSON of wire.link.NetPlan, for kernels on several agents
+    Column("net", Text, nullable=False, server_default=""),  # JSON of model.network.NetPlan, for kernels on several agents
+    Column("grace_s", Float, nullable=True),  # from SIGTERM to SIGKILL, where a stop wants another than was asked for
+    Column("retried", Integer, nullable=False, server_default="0"),  # how often it was tried again because it had failed
     Index("uq_sessions_active_name", "owner_id", "name", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
     Index("ix_sessions_owner_id_id", "owner_id", "id"),
     Index("ix_sessions_active", "state", "id", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
@@ -247,6 +249,7 @@ kernels = Table(  # one container of a session
     Column("container", String(128), nullable=False, server_default=""),
     Column("units", Text, nullable=False, server_default="{}"),  # JSON: fraction slot to device to amount
     Column("counted_at", Float, nullable=True),  # until when what it holds is in ``usage``; NULL when it holds nothing
+    Column("attempt", Integer, nullable=False, server_default="1"),  # of its session; those of earlier ones have ended
     Index(None, "session_id"),
     Index("ix_kernels_uncounted", "counted_at", sqlite_where=text(_UNCOUNTED), postgresql_where=text(_UNCOUNTED)),
     Index("ix_kernels_holding", "agent_id", sqlite_where=text("holds = 1"), postgresql_where=text("holds")),

@@ -150,10 +150,14 @@ def _sessions() -> None:
                    sa.Column("expires_why", sa.Text(), server_default="", nullable=False),
                    sa.Column("active_at", sa.Float(), nullable=True),
                    sa.Column("net", sa.Text(), server_default="", nullable=False),
-                   sa.Column("stop_why", sa.Text(), server_default="", nullable=False)):
+                   sa.Column("stop_why", sa.Text(), server_default="", nullable=False),
+                   sa.Column("grace_s", sa.Float(), nullable=True),
+                   sa.Column("retried", sa.Integer(), server_default="0", nullable=False)):
         op.add_column("sessions", column)
-    op.add_column("kernels", sa.Column("units", sa.Text(), server_default="{}", nullable=False))
-    op.add_column("kernels", sa.Column("counted_at", sa.Float(), nullable=True))
+    for column in (sa.Column("units", sa.Text(), server_default="{}", nullable=False),
+                   sa.Column("counted_at", sa.Float(), nullable=True),
+                   sa.Column("attempt", sa.Integer(), server_default="1", nullable=False)):
+        op.add_column("kernels", column)
     op.create_index("ix_kernels_uncounted", "kernels", ["counted_at"], unique=False, sqlite_where=sa.text(_UNCOUNTED),
                     postgresql_where=sa.text(_UNCOUNTED))
     op.create_table("dependencies",
@@ -202,10 +206,10 @@ def downgrade() -> None:
     op.drop_index("ix_kernels_uncounted", "kernels")
     with op.batch_alter_table("sessions") as batch:
         for name in ("project_id", "domain_id", "group_id", "attempt", "not_before", "array_id", "array_index", "claim", "evict",
-                     "expires_at", "expires_why", "active_at", "net", "stop_why"):
+                     "expires_at", "expires_why", "active_at", "net", "stop_why", "grace_s", "retried"):
             batch.drop_column(name)
     for table, names in (("agents", ("group_id", "cordoned", "draining", "labels", "address", "devices")),
-                         ("kernels", ("units", "counted_at")),
+                         ("kernels", ("units", "counted_at", "attempt")),
                          ("users", ("domain_id", "project_id")), ("tokens", ("scopes",))):
         with op.batch_alter_table(table) as batch:
             for name in names:
