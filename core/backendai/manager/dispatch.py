@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from backendai.manager import networks
 from backendai.manager.context import Context
-from backendai.manager.life import Held
-from backendai.manager.store.placement import Change, find_holding
+from backendai.manager.held import Held, Kernel, part_of
+from backendai.manager.store.held import Change, find_holding, left
 from backendai.manager.store.schema import kernels
 from backendai.model.session import DEADLINES, SessionState, SessionType
-from backendai.wire.link import Beat, Desired, FromManager, KernelOrder, KernelState, Want, Welcome
+from backendai.wire.link import Beat, Desired, FromManager, KernelOrder, KernelState, Peer, Want, Welcome
 
 MARGIN_S = 10.0  # the agent gives up this much earlier than we do, so that its reason is heard
 
@@ -64,10 +65,10 @@ class Dispatch:
         for agent_id, kernel in unwanted:
             drop.setdefault(agent_id, []).append(kernel)
         for before, after in changes:
-            if before.holds and not after.holds and before.kernel_agent:
-                drop.setdefault(before.kernel_agent, []).append(before.kernel)
-            elif after.kernel_agent and (want := wanted(after)) is not wanted(before) and (want is Want.STOP or not before.holds):
-                put.setdefault(after.kernel_agent, []).append(order(after))
+            for gone in left(before, after):
+                drop.setdefault(str(gone.agent), []).append(gone.id)
+            for kernel in news(before, after):
+                put.setdefault(str(kernel.agent), []).append(order(after, kernel))
         for agent_id in put.keys() | drop.keys():
             if (channel := self.channels.get(agent_id)) is None:
                 continue  # it will be told everything when it connects
@@ -95,22 +96,50 @@ class Dispatch:
     async def desired_of(self, agent_id: str) -> list[KernelOrder]:
         """Return everything that an agent should have."""
         held = await self._context.store.read(lambda connection: find_holding(connection, kernels.c.agent_id == agent_id))
-        return [order(one) for one in held]
+        return [order(one, kernel) for one in held for kernel in one.holding if kernel.agent == agent_id]
 
 
-def wanted(held: Held) -> Want | None:
-    """Return what is wanted of its kernel, None for nothing; what has exited is left alone."""
-    if not held.holds:
+def news(before: Held, after: Held) -> Iterator[Kernel]:
+    """Yield the kernels of which their agents must hear: new ones, and those that are to end, or sooner than before."""
+    known = {kernel.id: kernel for kernel in before.holding}
+    for kernel in after.holding:
+        was = known.get(kernel.id)
+        want = wanted(after, kernel)
+        if was is None or (want is Want.STOP and (wanted(before, was) is not want or before.grace_s != after.grace_s)):
+            yield kernel
+
+
+def wanted(held: Held, kernel: Kernel) -> Want | None:
+    """Return what is wanted of a kernel, None for nothing; what has exited is left alone."""
+    if not kernel.holds:
         return None
-    ending = held.state == SessionState.TERMINATING and held.kernel_state != KernelState.EXITED
+    ending = held.state == SessionState.TERMINATING and kernel.state != KernelState.EXITED
     return Want.STOP if ending or held.recalled else Want.RUN
 
 
-def order(held: Held) -> KernelOrder:
+def order(held: Held, kernel: Kernel) -> KernelOrder:
     """Return what the agent is told of a session's kernel."""
-    spec = held.asked
+    spec, part = held.asked, part_of(held.asked, kernel.role)
+    plan = networks.from_text(held.net) if held.net else None
     return KernelOrder(
-        kernel=held.kernel, session=held.id, name=held.name, owner=held.owner_id, want=wanted(held) or Want.STOP, image=spec.image,
-        command=spec.command, idle=held.type == SessionType.INTERACTIVE, env=spec.env, slots=held.amounts, user=(held.uid, held.gid),
-        workdir=spec.workdir, network=spec.network, mounts=spec.mounts, time_limit_s=spec.time_limit_s, grace_s=spec.grace_s,
-        prepare_s=DEADLINES[SessionState.PREPARING] - MARGIN_S, start_s=DEADLINES[SessionState.STARTING] - MARGIN_S)
+        kernel=kernel.id, session=held.id, name=held.name, owner=held.owner_id, want=wanted(held, kernel) or Want.STOP,
+        image=part.image or spec.image, command=spec.command if part.command is None else part.command,
+        idle=held.type == SessionType.INTERACTIVE and not part.command, env={**spec.env, **variables(held)}, slots=kernel.amounts,
+        user=(held.uid, held.gid), hostname=kernel.name, workdir=spec.workdir, network=spec.network, mounts=spec.mounts,
+        time_limit_s=spec.time_limit_s, grace_s=held.grace, prepare_s=DEADLINES[SessionState.PREPARING] - MARGIN_S,
+        start_s=DEADLINES[SessionState.STARTING] - MARGIN_S, role=kernel.role, idx=kernel.idx,
+        peers=networks.with_addresses(peers_of(held), plan) if len(held.kernels) > 1 else (), net=plan, bootstrap=spec.bootstrap,
+        units=kernel.devices, attempt=held.attempt)
+
+
+def peers_of(held: Held) -> tuple[Peer, ...]:
+    """Return a session's kernels as they see each other, in order."""
+    return tuple(Peer(kernel.name, kernel.id, str(kernel.agent), kernel.role, kernel.idx) for kernel in held.kernels)
+
+
+def variables(held: Held) -> Mapping[str, str]:
+    """Return what a command can know of its session beyond its cluster."""
+    array = held.asked.array
+    known = {} if array is None else {"BACKENDAI_ARRAY_ID": array.id, "BACKENDAI_ARRAY_INDEX": str(array.index),
+                                      "BACKENDAI_ARRAY_SIZE": str(array.size)}
+    return known if held.attempt == 1 else known | {"BACKENDAI_ATTEMPT": str(held.attempt)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from backendai.manager.life import Held
-from backendai.manager.store.placement import Change
+from backendai.manager.held import Held
+from backendai.manager.store.held import Change
 from backendai.model.session import SessionState
 from backendai.sokovan.snapshot import Lease
 
@@ -28,19 +28,33 @@ class Leases:
     def note(self, changes: Iterable[Change]) -> None:
         """Follow what was committed."""
         for before, after in changes:
-            if before.id in self.by_session and (not after.holds or before.started_at != after.started_at):
-                del self.by_session[before.id], self.by_kernel[before.kernel]
-                self.counts[str(before.kernel_agent)] -= 1
-            if after.holds and after.id not in self.by_session:
+            if before.kernels == after.kernels and before.started_at == after.started_at:
+                continue
+            for kernel in before.holding:
+                if self.by_kernel.pop(kernel.id, None) is not None:
+                    self.counts[str(kernel.agent)] -= 1
+            self.by_session.pop(before.id, None)
+            if after.holds:
                 self._add(after)
 
     def _add(self, held: Held) -> None:
-        limit = held.asked.time_limit_s
-        ends_by = None if limit is None or held.started_at is None else held.started_at + limit
-        self.by_session[held.id] = Lease(held.id, held.owner_id, "", "", held.priority, held.started_at or held.created_at, (held.amounts,),
-                                         (str(held.kernel_agent),), ends_by)
-        self.by_kernel[held.kernel] = held.id
-        self.counts[str(held.kernel_agent)] += 1
+        self.by_session[held.id] = lease_of(held)
+        for kernel in held.holding:
+            self.by_kernel[kernel.id] = held.id
+            self.counts[str(kernel.agent)] += 1
+
+
+def lease_of(held: Held) -> Lease:
+    """Return what a session holds, as the brain sees it."""
+    limit = held.asked.time_limit_s
+    ends_by = None if limit is None or held.started_at is None else held.started_at + limit
+    holding = tuple(held.holding)
+    spec = held.asked
+    return Lease(
+        held.id, held.owner_id, held.project_id, held.domain_id, held.priority, held.started_at or held.created_at,
+        tuple(kernel.amounts for kernel in holding), tuple(str(kernel.agent) for kernel in holding), ends_by,
+        preemptible=spec.evicted is not None, units=tuple(kernel.devices for kernel in holding), booking=spec.booking or "",
+        array=held.array_id or "")
 
 
 def is_under_way(held: Held) -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.context import Context
 from backendai.manager.life import ended
-from backendai.manager.store.placement import Change
+from backendai.manager.store.held import Change
 from backendai.manager.store.schema import sessions
 from backendai.manager.store.sessions import SESSIONS, read_spec, show
 from backendai.model.session import Session

@@ -9,24 +9,15 @@ from collections.abc import Mapping, Sequence
 from backendai.manager import life
 from backendai.manager.context import Context
 from backendai.manager.dispatch import Link
+from backendai.manager.held import Held
 from backendai.manager.planning import Planner, Proposal
 from backendai.manager.reception import Reception
 from backendai.manager.reports import Reports
 from backendai.manager.settle import Decided, Settler
 from backendai.manager.store.engine import Tx
+from backendai.manager.store.held import BY_SESSION, find, find_holding, write
 from backendai.manager.store.nodes import absent_at_start
-from backendai.manager.store.placement import (
-    BY_SESSION,
-    Moment,
-    Node,
-    find,
-    find_holding,
-    grant,
-    look,
-    settle_ledger,
-    write,
-    write_holds,
-)
+from backendai.manager.store.placement import Moment, Node, grant, look, settle_ledger, write_holds
 from backendai.manager.store.schema import kernels
 from backendai.wire.link import Advance, Beat, Hello, KernelOrder, Report
 
@@ -87,7 +78,7 @@ class Orchestrator:
         """Forget what was in memory, make the ledger true, and tell every agent anew."""
         channels = self._settler.dispatch.channels
 
-        async def job(tx: Tx) -> tuple[tuple[life.Held, ...], list[str]]:
+        async def job(tx: Tx) -> tuple[tuple[Held, ...], list[str]]:
             await absent_at_start(tx, list(channels))
             return await settle_ledger(tx)
 
@@ -138,8 +129,7 @@ class Orchestrator:
         now, changes = self._context.clock(), []
         for held in await find(tx.connection, BY_SESSION, due):
             after = life.stop(held, now) if held.stop else None
-            present = held.kernel_agent in self._settler.dispatch.channels
-            after = after or life.overdue(held, present, self._context.new_id(), now)
+            after = after or life.overdue(held, self._settler.dispatch.channels.keys(), self._context.new_id, now)
             if after is not None:
                 changes.append((held, after))
         await write(tx, changes, now)
@@ -168,7 +158,8 @@ class Orchestrator:
         if node.agent.id in self._settler.dispatch.channels:
             return Decided()  # it came back this very moment
         held = await find_holding(tx.connection, kernels.c.agent_id == node.agent.id)
-        changes = [(one, after) for one in held if (after := life.lose(one, said, now)) is not None]
+        changes = [(one, after) for one in held
+                   if (after := life.lose(one, _on(one, node.agent.id), said, self._context.new_id, now)) is not None]
         await write(tx, changes, now)
         return Decided(tuple(changes))
 
@@ -187,7 +178,7 @@ class Orchestrator:
 
     async def _commit(self, tx: Tx, proposal: Proposal, holds: Mapping[str, str]) -> Decided:
         now = self._context.clock()
-        placed = [(held, life.place(held, agent, now)) for held, agent in proposal.placed]
+        placed = [(held, life.place(held, agents, now)) for held, agents in proposal.placed]
         granted = await grant(tx, placed, now)
         refused = [(held, after) for held in await find(tx.connection, BY_SESSION, list(proposal.refused))
                    if (after := life.refuse(held, proposal.refused[held.id], now)) is not None]
@@ -210,3 +201,8 @@ class Orchestrator:
 
     def _wait_at_most(self, seconds: float) -> None:
         self._next = min(self._next, max(seconds, 0.01))
+
+
+def _on(held: Held, agent_id: str) -> list[str]:
+    """Return a session's kernels that are on an agent."""
+    return [kernel.id for kernel in held.kernels if kernel.agent == agent_id]

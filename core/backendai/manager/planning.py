@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from backendai.manager import faults
 from backendai.manager.context import Context
-from backendai.manager.life import Held
+from backendai.manager.held import Held
 from backendai.manager.settle import Settler
-from backendai.manager.store.placement import Change, Moment, Node
+from backendai.manager.store.held import Change
+from backendai.manager.store.placement import Moment, Node
 from backendai.plugin.errors import Missing, PluginFault
 from backendai.sokovan.cluster import take
 from backendai.sokovan.plan import Fault, Plan, make_plan
@@ -22,9 +23,9 @@ PLAN_S = 1.0  # as the contract of ``scheduler`` says
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What should be committed. placed: sessions, each with its agent. refused: reasons by session, which then fails."""
+    """What should be committed. placed: sessions, each with the agents of its kernels. refused: reasons by session, which then fails."""
 
-    placed: tuple[tuple[Held, str], ...] = ()
+    placed: tuple[tuple[Held, tuple[str, ...]], ...] = ()
     holds: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -61,9 +62,10 @@ class Planner:
         now = self._context.clock()
         for before, after in changes:
             self._queue.pop(before.id, None)
-            if after.agent_id is not None and after.holds:
+            for kernel in after.holding:
                 self._number += 1
-                self._last_used[after.agent_id] = self._number
+                self._last_used[str(kernel.agent)] = self._number
+            if after.holds:
                 self._context.metrics.scheduling.observe(max(0.0, now - before.created_at))
 
     def said(self, holds: Mapping[str, str]) -> None:
@@ -90,7 +92,7 @@ class Planner:
             if not no and not never:
                 break
             allowed |= {(id, agents) for id, agents in asked.items() if id not in no and id not in never}
-        return Proposal(tuple((self._queue[p.session][0], p.agents[0]) for p in plan.placements), {**plan.holds, **vetoed}, refused)
+        return Proposal(tuple((self._queue[p.session][0], p.agents) for p in plan.placements), {**plan.holds, **vetoed}, refused)
 
     def _plan(self, nodes: Sequence[Node], without: set[str]) -> Plan:
         host, config = self._context.host, self._context.config
@@ -124,4 +126,5 @@ class Planner:
 
 
 def _request(held: Held) -> Request:
-    return Request(held.id, held.owner_id, "", "", held.priority, held.created_at, (held.amounts,), held.asked.time_limit_s)
+    return Request(held.id, held.owner_id, held.project_id, held.domain_id, held.priority, held.created_at,
+                   tuple(kernel.amounts for kernel in held.kernels), held.asked.time_limit_s)

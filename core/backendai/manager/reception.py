@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from backendai.manager import life
 from backendai.manager.context import Context
 from backendai.manager.dispatch import Channel, Link
+from backendai.manager.held import Held
 from backendai.manager.reports import apply
 from backendai.manager.settle import Decided, Settler
 from backendai.manager.store.engine import Tx
+from backendai.manager.store.held import Change, find_holding, write
 from backendai.manager.store.nodes import bind, forget, join, leave, note, unknown_logs
-from backendai.manager.store.placement import Change, find_holding, write
 from backendai.manager.store.schema import kernels
 from backendai.model.errors import Failure
 from backendai.wire.link import Beat, Hello, Welcome
@@ -96,7 +97,8 @@ class Reception:
         used: Counter[str] = Counter()
         for lease in self._settler.leases.by_session.values() if self._settler.notices.heard("post_agent_heartbeat") else ():
             if agent_id in lease.agents:
-                used.update(lease.kernels[0])
+                for amounts in (kernel for kernel, agent in zip(lease.kernels, lease.agents, strict=True) if agent == agent_id):
+                    used.update(amounts)
         self._settler.notices.beat(agent_id, not beat.why, capacity, {name: max(0, all - used[name]) for name, all in capacity.items()})
 
     async def _take_in(self, tx: Tx, hello: Hello, token: str, now: float) -> Decided:
@@ -105,8 +107,9 @@ class Reception:
         await bind(tx, token, hello, namesake)
         replaced = await self._replace(tx, namesake, hello.name, now) if namesake else ()
         told = {(hello.agent, seen.kernel): seen for seen in hello.kernels}
-        lost = [held for held in await find_holding(tx.connection, kernels.c.agent_id == hello.agent)
-                if held.kernel_state and (hello.agent, held.kernel) not in told]  # what it never had is ordered again
+        mine = await find_holding(tx.connection, kernels.c.agent_id == hello.agent)
+        lost = [(held, [kernel.id for kernel in held.holding if kernel.agent == hello.agent and kernel.state
+                        and (hello.agent, kernel.id) not in told]) for held in mine]  # what it never had is ordered again
         without = await self._give_up(tx, lost, f"The agent {hello.name} came back without it.", now)
         decided = await apply(tx, told, self._context)
         return Decided((*replaced, *without, *decided.changes), decided.unwanted, await unknown_logs(tx, hello.logs))
@@ -114,11 +117,14 @@ class Reception:
     async def _replace(self, tx: Tx, agent_id: str, name: str, now: float) -> Sequence[Change]:
         """End what an absent agent held whose name was taken over, and forget it."""
         held = await find_holding(tx.connection, kernels.c.agent_id == agent_id)
-        changes = await self._give_up(tx, held, f"The agent {name} was replaced by a new one.", now)
+        lost = [(one, [kernel.id for kernel in one.holding if kernel.agent == agent_id]) for one in held]
+        changes = await self._give_up(tx, lost, f"The agent {name} was replaced by a new one.", now)
         await forget(tx, agent_id)
         return changes
 
-    async def _give_up(self, tx: Tx, lost: Sequence[life.Held], said: str, now: float) -> Sequence[Change]:
-        changes = [(held, after) for held in lost if (after := life.lose(held, said, now)) is not None]
+    async def _give_up(self, tx: Tx, lost: Sequence[tuple[Held, Collection[str]]], said: str, now: float) -> Sequence[Change]:
+        """End sessions some of whose kernels will not come back."""
+        changes = [(held, after) for held, which in lost
+                   if (after := life.lose(held, which, said, self._context.new_id, now)) is not None]
         await write(tx, changes, now)
         return changes

@@ -9,7 +9,7 @@ from backendai.manager import life
 from backendai.manager.context import Context
 from backendai.manager.settle import Decided, Settler
 from backendai.manager.store.engine import Tx
-from backendai.manager.store.placement import BY_KERNEL, find, write
+from backendai.manager.store.held import BY_KERNEL, Change, find, write
 from backendai.wire.link import Observed, Report
 
 Batch = Mapping[tuple[str, str], Observed]  # by agent and kernel
@@ -52,13 +52,17 @@ class Reports:
 
 async def apply(tx: Tx, batch: Batch, context: Context) -> Decided:
     """Write what *batch* means. A kernel that its agent should not have, or no longer, is answered with a drop."""
-    known = {held.kernel: held for held in await find(tx.connection, BY_KERNEL, [kernel for _, kernel in batch])}
-    now, changes, unwanted = context.clock(), [], []
+    read = await find(tx.connection, BY_KERNEL, list({kernel for _, kernel in batch}))
+    owner = {kernel.id: held.id for held in read for kernel in held.kernels}
+    was = {held.id: held for held in read}
+    now, after, unwanted = context.clock(), dict(was), []
     for (agent_id, kernel), seen in batch.items():
-        held = known.get(kernel)
-        if held is None or held.kernel_agent != agent_id or not held.holds:
+        held = was.get(owner.get(kernel, ""))
+        mine = None if held is None else held.kernel(kernel)
+        if held is None or mine is None or mine.agent != agent_id or not mine.holds:
             unwanted.append((agent_id, kernel))
-        elif (after := life.report(held, seen, context.new_id(), now)) is not None:
-            changes.append((held, after))
+        elif (changed := life.report(after[held.id], kernel, seen, context.new_id, now)) is not None:
+            after[held.id] = changed
+    changes: list[Change] = [(held, after[held.id]) for held in read if after[held.id] is not held]
     await write(tx, changes, now)
     return Decided(tuple(changes), tuple(unwanted))

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from backendai.manager.context import Context
 from backendai.manager.dispatch import Dispatch
 from backendai.manager.leases import Leases, is_under_way
-from backendai.manager.life import ended
 from backendai.manager.notices import Notices
 from backendai.manager.store.engine import Tx
-from backendai.manager.store.placement import Change
+from backendai.manager.store.held import Change, left
 from backendai.model.session import Session
 
 
@@ -68,8 +67,8 @@ class Settler:
         for before, after in changes:
             if not is_under_way(after):
                 live.progress.pop(after.id, None)
-            if ended(after):
-                live.usage.pop(before.kernel, None)
+            for kernel in left(before, after):
+                live.usage.pop(kernel.id, None)
             bus.changed(after.id)
-        if any(before.holds and not after.holds for before, after in changes):
+        if any(left(before, after) for before, after in changes):
             bus.wake()

@@ -28,7 +28,7 @@ from backendai.manager.operations.enqueue import Capacities, CreateSession, crea
 from backendai.manager.orchestrator import Orchestrator
 from backendai.manager.serve import SPECS
 from backendai.manager.store.engine import open_store
-from backendai.manager.store.placement import find_holding
+from backendai.manager.store.held import find_holding
 from backendai.manager.store.schema import agent_slots, agents, events, sessions, tokens, users
 from backendai.manager.store.sessions import SessionLoader
 from backendai.model.errors import Failure
@@ -335,13 +335,14 @@ class Stage:
         held = await self.context.store.read(lambda connection: find_holding(connection))
         sums: Counter[tuple[str, str]] = Counter()
         for one in held:
-            assert one.kernel_agent is not None and one.kernel_agent == one.agent_id
-            sums.update({(one.kernel_agent, name): amount for name, amount in one.amounts.items()})
+            assert one.main.agent is not None and one.main.agent == one.agent_id
+            for kernel in one.holding:
+                sums.update({(str(kernel.agent), name): amount for name, amount in kernel.amounts.items()})
         assert await self.ledger() == {key: amount for key, amount in sums.items() if amount}
         leases = self.orchestrator._settler.leases
         assert leases.by_session.keys() == {one.id for one in held}
-        assert leases.by_kernel == {one.kernel: one.id for one in held}
-        assert +leases.counts == Counter(one.kernel_agent for one in held)
+        assert leases.by_kernel == {kernel.id: one.id for one in held for kernel in one.holding}
+        assert +leases.counts == Counter(kernel.agent for one in held for kernel in one.holding)
         for id, (state, hold, agent) in (await self.states()).items():
             path = await self.told(id)
             assert path[0] == "PENDING" and path[-1] == state, (id, path, state)
