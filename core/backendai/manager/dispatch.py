@@ -67,8 +67,8 @@ class Dispatch:
         for before, after in changes:
             for gone in left(before, after):
                 drop.setdefault(str(gone.agent), []).append(gone.id)
-            for kernel in news(before, after):
-                put.setdefault(str(kernel.agent), []).append(order(after, kernel))
+            for one in news(before, after):
+                put.setdefault(str(one.agent), []).append(order(after, one))
         for agent_id in put.keys() | drop.keys():
             if (channel := self.channels.get(agent_id)) is None:
                 continue  # it will be told everything when it connects
