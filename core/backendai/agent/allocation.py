@@ -37,14 +37,29 @@ class Allocator:
                     total[slot] += amount
         return {slot: amount for slot, amount in total.items() if amount}
 
-    def take(self, kernel: str, wanted: Mapping[str, int]) -> tuple[Grant, ...]:
-        """Grant all of *wanted* to *kernel*, or raise: ``Full`` when others hold it, ``Failure('impossible')`` when it never fits."""
+    def fractions(self) -> dict[str, dict[str, int]]:
+        """Return for each FRACTION slot how much of which healthy device can be lent in all."""
+        named = [name for name, (_, declared) in self.slots.items() if declared.kind is SlotKind.FRACTION]
+        lent = {name: {device.id: device.slots[name] for device in self._healthy() if device.slots.get(name)} for name in named}
+        return {name: devices for name, devices in lent.items() if devices}
+
+    def take(self, kernel: str, wanted: Mapping[str, int], units: Mapping[str, Mapping[str, int]] | None = None) -> tuple[Grant, ...]:
+        """Grant all of *wanted* to *kernel*, or raise: ``Full`` when others hold it, ``Failure('impossible')`` when it never fits.
+
+        units: for FRACTION slots, which devices the manager chose. That is followed, also if it means to wait for a device that others
+        still hold; only where the devices are not there, or it does not add up, another is chosen.
+        """
         if kernel in self.held:
             return self.held[kernel]
         free = self._free(self.held.values())
         empty = self._free(())
         grants: list[Grant] = []
         for slot in sorted(wanted, key=lambda name: (name in ("cpu", "mem"), name)):  # scarce devices choose the NUMA node
+            if (chosen := self._as_told(slot, wanted[slot], (units or {}).get(slot, {}), empty)) is not None:
+                if any(free[slot, grant.device] < grant.amount for grant in chosen):
+                    raise Full(f"Others still hold {', '.join(grant.device for grant in chosen)}.")
+                grants += chosen
+                continue
             if (found := self._choose(slot, wanted[slot], free, grants)) is None:
                 asked = format_slots({slot: wanted[slot]})
                 if self._choose(slot, wanted[slot], empty, []) is None:
@@ -79,6 +94,14 @@ class Allocator:
             if (key := (grant.slot, grant.device)) in free:
                 free[key] -= grant.amount
         return free
+
+    def _as_told(self, slot: str, amount: int, parts: Mapping[str, int], empty: Mapping[tuple[str, str], int]) -> list[Grant] | None:
+        """Return the grants that the manager chose, None where it chose none or they can never be."""
+        if slot not in self.slots or self.slots[slot][1].kind is not SlotKind.FRACTION or sum(parts.values()) != amount:
+            return None
+        if any(part <= 0 or empty.get((slot, device), 0) < part for device, part in parts.items()):
+            return None
+        return [Grant(device, slot, part) for device, part in sorted(parts.items())]
 
     def _choose(self, slot: str, amount: int, free: Mapping[tuple[str, str], int], chosen: Sequence[Grant]) -> list[Grant] | None:
         """Return grants that make *amount*, or None. One device if one suffices (the fullest that does), else the emptiest first."""

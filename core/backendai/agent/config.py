@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ class AgentConfig:
     name: unique in the cluster. runtime: ``auto`` (docker when its engine answers, else sandbox) or a plugin's name.
     mount_roots: folders below which sessions may mount; none means no mounts. allow_caps: Linux capabilities that accelerator plugins
     may ask for. log_limit: bytes of output kept of one kernel. fsync: make every journal entry survive a power cut, at a price.
-    resync_s, stats_s: seconds between full looks at the runtime, and between measurements.
+    resync_s, stats_s: seconds between full looks at the runtime, and between measurements. labels: what the operator says of this
+    machine, such as ``zone``. address: by which the nodes of other agents reach this one; empty for the one that leads to the manager.
     """
 
     data: Path
@@ -35,6 +37,8 @@ class AgentConfig:
     fsync: bool = False
     resync_s: float = 10.0
     stats_s: float = 5.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
 
     @property
     def kernels(self) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from backendai.agent.allocation import Allocator
 from backendai.agent.container import merge
 from backendai.model.errors import Failure
+from backendai.model.slots import SlotDecl
 from backendai.plugin.errors import PluginFault
 from backendai.spec.accelerator_v21 import Accelerator, Device, Grant
 from backendai.spec.runtime_v10 import Edits
@@ -35,6 +36,10 @@ class Devices:
                 log.warning("the devices of %s are as they were: %s", name, error)
         self.allocator.slots, self.allocator.devices = slots, devices
         return self.allocator.capacity() != before
+
+    def declarations(self) -> tuple[SlotDecl, ...]:
+        """Return what the plugins say about their slots."""
+        return tuple(declared for _, declared in self.allocator.slots.values())
 
     def edits(self, grants: Sequence[Grant]) -> Edits:
         """Return what a container with *grants* needs of every plugin."""

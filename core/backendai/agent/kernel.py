@@ -22,7 +22,7 @@ class Kernel:
     changed: something is worth another look. container: as last seen. drained: its output is complete. again: an order to begin with
     once this life is over. failures: of the present step, in a row. begun: when the present phase of its beginning was first tried,
     by the monotonic clock. waiting: a long call for it that a new order may cut short. stale: something was seen that could not be
-    believed, because we were acting.
+    believed, because we were acting. booted: see ``steps.Facts``.
     """
 
     def __init__(self, entry: Entry, output: Output) -> None:
@@ -37,6 +37,7 @@ class Kernel:
         self.begun: float | None = None
         self.waiting: asyncio.Task[None] | None = None
         self.stale = False
+        self.booted = not entry.order.bootstrap
         self._acting = 0
         self._acted = float("-inf")
 
@@ -63,7 +64,8 @@ class Kernel:
             wanted=entry.order.want is Want.RUN, dropped=entry.dropped, state=entry.state,
             container=None if self.container is None else self.container.state, made=bool(entry.container), failed=bool(entry.error),
             reserved=entry.grants is not None, image=bool(entry.image), stopping=entry.stopping,
-            overdue=ends_at is not None and time.time() >= ends_at, drained=self.drained.is_set())
+            overdue=ends_at is not None and time.time() >= ends_at, drained=self.drained.is_set(),
+            booted=self.booted)
 
     @contextmanager
     def acting(self) -> Iterator[None]:

@@ -10,10 +10,12 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from backendai.agent import boot
 from backendai.agent.container import container_name, container_spec
 from backendai.agent.health import explain, is_passing
 from backendai.agent.kernel import Kernel
 from backendai.agent.look import Lookout
+from backendai.agent.networks import Place
 from backendai.agent.node import Node
 from backendai.agent.pump import pump
 from backendai.agent.scratch import make_scratch, remove_scratch
@@ -41,9 +43,12 @@ class Life:
         self._lookout = lookout
         self._starts = starts
         self._freed = freed
+        self._look_s = boot.LOOK_S
+        self._scratch = node.config.scratch / kernel.id
         self._do: dict[Step, Callable[[], Awaitable[None]]] = {
             Step.RESERVE: self._reserve, Step.FETCH: self._fetch, Step.CREATE: self._create, Step.START: self._start,
-            Step.MARK_RUNNING: self._mark_running, Step.WATCH: self._watch, Step.STOP: self._stop, Step.DRAIN: self._drain,
+            Step.BOOT: self._boot, Step.MARK_RUNNING: self._mark_running, Step.WATCH: self._watch, Step.STOP: self._stop,
+            Step.DRAIN: self._drain,
             Step.RECORD_EXIT: self._record_exit, Step.LOSE: self._lose, Step.REMOVE: self._remove, Step.CLEAN: self._clean,
             Step.FORGET: self._forget}
 
@@ -126,7 +131,7 @@ class Life:
         if self._kernel.begun is None:
             self._kernel.begun = time.monotonic()
         entry = self._kernel.entry
-        entry.grants = self._node.devices.allocator.take(self._kernel.id, entry.order.slots)
+        entry.grants = self._node.devices.allocator.take(self._kernel.id, entry.order.slots, entry.order.units)
         self._save(tell=False)
 
     async def _fetch(self) -> None:
@@ -151,19 +156,24 @@ class Life:
         entry, node = self._kernel.entry, self._node
         self._enter(KernelState.STARTING)
         grants: tuple[Grant, ...] = entry.grants or ()
-        spec = await self._spec(node.devices.edits(grants))
+        place = await node.networks.join(entry.order, node.cluster)
+        spec = await self._spec(node.devices.edits(grants), place)
         async with self._starts:
             with self._kernel.acting():
-                make_scratch(node.config.scratch / self._kernel.id, entry.order.user)
+                scratch = node.config.scratch / self._kernel.id
+                make_scratch(scratch, entry.order.user)
+                if entry.order.bootstrap:
+                    boot.make_boot(scratch, entry.order.bootstrap, entry.order.user)
                 await node.devices.prepare(spec.name, grants)
                 entry.container = await node.runtime.create(spec)
         self._save(tell=False)
         self._kernel.container = Container(entry.container, spec.name, ContainerState.CREATED)
         self._recheck()
 
-    async def _spec(self, edits: Edits) -> ContainerSpec:
+    async def _spec(self, edits: Edits, place: Place | None) -> ContainerSpec:
         entry, node = self._kernel.entry, self._node
-        make = functools.partial(container_spec, entry.order, entry.image, edits, node.surroundings(), _resolve)
+        make = functools.partial(container_spec, entry.order, entry.image, edits, node.surroundings(), _resolve,
+                                 place.endpoint if place else None, place.hosts if place else None)
         if not entry.order.mounts:
             return make()
         try:
@@ -184,11 +194,27 @@ class Life:
             kernel.container = Container(container.id, container.name, ContainerState.RUNNING, started_at=time.time())
         self._recheck()
 
+    async def _boot(self) -> None:
+        """Look whether the script has ended; if not, come again. Past its deadline the container is stopped, which ends the kernel."""
+        kernel, entry = self._kernel, self._kernel.entry
+        if boot.status_of(self._scratch) == 0:
+            kernel.booted = True
+            return
+        self._enter(KernelState.STARTING)
+        begun = kernel.container.started_at if kernel.container else None
+        if begun is not None and time.time() - begun > entry.order.bootstrap_s:
+            entry.stopping, entry.why = True, "time-limit"
+            self._save(tell=False)
+        else:
+            await self._pause(self._look_s)
+            self._look_s = min(self._look_s * 1.5, boot.LONGEST_LOOK_S)
+
     async def _mark_running(self) -> None:
         entry, container = self._kernel.entry, self._kernel.container
         assert container is not None  # the step is for a running container
         entry.container = container.id
-        entry.started_at = entry.started_at or container.started_at or time.time()
+        began = None if entry.order.bootstrap else container.started_at  # the time of a script does not count
+        entry.started_at = entry.started_at or began or time.time()
         entry.state = KernelState.RUNNING
         self._save()
 
@@ -227,12 +253,17 @@ class Life:
         entry, container = self._kernel.entry, self._kernel.container
         assert container is not None  # the step is for an ended container
         entry.container, entry.exit_code = container.id, container.exit_code
-        entry.started_at = container.started_at or entry.started_at  # the engine's clock for both ends
+        if not entry.order.bootstrap or entry.started_at is None:
+            entry.started_at = container.started_at or entry.started_at  # the engine's clock for both ends
         entry.ended_at = container.ended_at or time.time()
         if container.out_of_memory:
             entry.why = "out-of-memory"
         if container.error or container.exit_code is None:
             entry.error, entry.code = container.error or "The container runtime lost the exit code.", "runtime-fault"
+        elif entry.order.bootstrap and entry.state is not KernelState.RUNNING and (entry.why == "time-limit" or not entry.why):
+            overdue = entry.why == "time-limit"
+            entry.error = boot.complaint(boot.status_of(self._scratch), entry.exit_code, overdue, entry.order.bootstrap_s)
+            entry.code = "bad-bootstrap" if entry.error else ""
         self._kernel.output.finish(self._node.config.fsync)
         entry.state = KernelState.EXITED
         self._save()
@@ -254,9 +285,9 @@ class Life:
         kernel, node = self._kernel, self._node
         if kernel.entry.grants:
             await node.devices.release(container_name(kernel.id), kernel.entry.grants)
-        folder = node.config.scratch / kernel.id
-        if folder.exists():
-            await asyncio.to_thread(remove_scratch, folder)
+        await node.networks.leave(kernel.entry.order)
+        if self._scratch.exists():
+            await asyncio.to_thread(remove_scratch, self._scratch)
         await self._end_pump()
         kernel.output.finish()
         node.devices.allocator.free(kernel.id)

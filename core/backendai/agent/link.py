@@ -85,7 +85,7 @@ class Link:
             socket = await self._http.ws_connect(url, max_msg_size=0, heartbeat=PING_S, timeout=aiohttp.ClientWSTimeout(ws_close=1.0))
         try:
             self._node.outbox.take()  # the hello says it all
-            await socket.send_bytes(encode(self._hello()))
+            await socket.send_bytes(encode(self._hello(self._node.config.address or _own_address(socket))))
             async with asyncio.timeout(WELCOME_S):
                 welcome = await _receive(socket)
             if not isinstance(welcome, Welcome):
@@ -100,7 +100,7 @@ class Link:
         finally:
             await socket.close()
 
-    def _hello(self) -> Hello:
+    def _hello(self, address: str) -> Hello:
         node, capabilities = self._node, self._node.health.capabilities
         self._told = capabilities
         can = capabilities or Capabilities(engine="", default_image="")
@@ -109,7 +109,8 @@ class Link:
             protocol=PROTOCOL, agent=node.id, name=node.config.name, version=__version__, arch=platform.machine(), cluster=node.cluster,
             capacity=node.devices.allocator.capacity(), runtime=node.runtime_name, engine=can.engine, default_image=can.default_image,
             features=tuple(sorted(can.features)), missing=missing, limits=can.limits, kernels=self._reconciler.observed(),
-            logs=self._reconciler.logs(), plugins=node.plugins, why=node.health.why)
+            logs=self._reconciler.logs(), plugins=node.plugins, why=node.health.why, address=address, slots=node.devices.declarations(),
+            devices=node.devices.allocator.fractions(), labels=node.config.labels, networks=tuple(sorted(node.networks.drivers)))
 
     def _take_in(self, welcome: Welcome) -> None:
         node = self._node
@@ -173,7 +174,14 @@ class Link:
 
     def _beat(self) -> Beat:
         node = self._node
-        return Beat(node.health.why, node.devices.allocator.capacity(), node.usage, node.machine)
+        allocator = node.devices.allocator
+        return Beat(node.health.why, allocator.capacity(), node.usage, node.machine, allocator.fractions())
+
+
+def _own_address(socket: aiohttp.ClientWebSocketResponse) -> str:
+    """Return our end of the connection to the manager: an address of this node that others can reach where they reach the manager."""
+    name = socket.get_extra_info("sockname")
+    return str(name[0]) if name else ""
 
 
 async def _receive(socket: aiohttp.ClientWebSocketResponse) -> FromManager:

@@ -13,6 +13,7 @@ from backendai.agent.container import Surroundings
 from backendai.agent.devices import Devices
 from backendai.agent.health import Health
 from backendai.agent.journal import Journal
+from backendai.agent.networks import Networks
 from backendai.model.units import format_bytes
 from backendai.spec.runtime_v10 import Progress, Runtime
 from backendai.wire.link import Usage
@@ -68,6 +69,7 @@ class Node:
     runtime_name: str
     runtime: Runtime
     devices: Devices
+    networks: Networks
     journal: Journal
     health: Health
     init: Path | None = None

@@ -34,11 +34,14 @@ class Reconciler:
         self._lives: asyncio.TaskGroup | None = None  # once the first look tells what is there
         self._starts = asyncio.Semaphore(1)
         self._leftovers: dict[str, asyncio.Task[None]] = {}
+        self._sweep_due, self._sweeping = False, False
         for entry in node.journal.load().values():
             kernel = self.kernels[entry.order.kernel] = Kernel(entry, self._output(entry.order.kernel))
             kernel.output.done = entry.state in (KernelState.EXITED, KernelState.GONE)
             if entry.grants is not None:
                 node.devices.allocator.restore(kernel.id, entry.grants)
+            if entry.state is not KernelState.GONE:
+                node.networks.hold(entry.order)
 
     async def run(self) -> None:
         """Reconcile for ever; nothing is decided before the runtime has once told what it has."""
@@ -63,6 +66,7 @@ class Reconciler:
             for id in self.kernels.keys() - {order.kernel for order in desired.put}:
                 self._drop(id)
             self.told = True
+            self._sweep_due = True
             self._clear(self._folders())
             self.lookout.ask()
 
@@ -98,6 +102,7 @@ class Reconciler:
             self._node.log_path(order.kernel).unlink(missing_ok=True)  # an earlier life's
             entry = Entry(order)
             self._node.journal.save(entry)
+            self._node.networks.hold(order)
             kernel = self.kernels[order.kernel] = Kernel(entry, self._output(order.kernel))
             if self._lives is not None:
                 self._lives.create_task(self._live(kernel))
@@ -147,9 +152,27 @@ class Reconciler:
         if self._lives is None or not self.told:
             return
         ours = {id for id, container in self._seen.items() if container.labels.get(CLUSTER, "") == self._node.cluster}
+        if self._sweep_due and not self._sweeping:
+            self._sweep_due, self._sweeping = False, True
+            self._lives.create_task(self._sweep())
         for id in ours | folders:
             if id not in self.kernels and id not in self._leftovers:
                 self._leftovers[id] = self._lives.create_task(self._remove_leftover(id, self._seen.get(id)))
+
+    async def _sweep(self) -> None:
+        """Remove the networks that nobody needs, once; containers that are still in one are leftovers that go first."""
+        pause = PAUSE_S
+        while True:
+            try:
+                await asyncio.gather(*self._leftovers.values())
+                await self._node.networks.sweep()
+            except Exception as error:
+                log.warning("networks that nobody needs cannot be removed now: %s", explain(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+            else:
+                self._sweeping = False
+                return
 
     async def _remove_leftover(self, id: str, container: Container | None) -> None:
         pause = PAUSE_S

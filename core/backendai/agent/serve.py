@@ -20,6 +20,7 @@ from backendai.agent.devices import Devices
 from backendai.agent.health import Health, explain, is_passing
 from backendai.agent.journal import Fact, Journal, lock
 from backendai.agent.link import Link
+from backendai.agent.networks import Networks
 from backendai.agent.node import Node
 from backendai.agent.reconcile import Reconciler
 from backendai.agent.streams import Streams
@@ -27,7 +28,7 @@ from backendai.model.errors import Failure
 from backendai.model.ids import make_id
 from backendai.plugin.errors import Missing, PluginFault
 from backendai.plugin.host import PluginHost
-from backendai.spec import accelerator_v21, runtime_v10
+from backendai.spec import accelerator_v21, network_v10, runtime_v10
 from backendai.spec.runtime_v10 import ContainerState, Runtime
 from backendai.wire.link import Usage
 
@@ -64,7 +65,7 @@ async def serve_agent(config: AgentConfig) -> AsyncIterator[AgentHandle]:
     config = replace(config, data=config.data.absolute())  # containers mount from there
     config.make_folders()
     held = lock(config.data)
-    host = PluginHost((accelerator_v21.SPEC, runtime_v10.SPEC), config.settings())
+    host = PluginHost((accelerator_v21.SPEC, runtime_v10.SPEC, network_v10.SPEC), config.settings())
     try:
         await host.start()
         try:
@@ -152,7 +153,8 @@ async def _make_node(config: AgentConfig, host: PluginHost) -> Node:
         health.ill(error)
     devices = Devices(host.each(accelerator_v21.SPEC))
     await devices.discover()
-    node = Node(config, identity.read(), Fact(config.data / "cluster").read(), name, runtime, devices, journal, health,
+    networks = Networks(runtime, host.each(network_v10.SPEC), identity.read())
+    node = Node(config, identity.read(), Fact(config.data / "cluster").read(), name, runtime, devices, networks, journal, health,
                 plugins=tuple({"id": row.id, "dist": row.dist, "version": row.version, "state": row.state.value, "why": row.why}
                               for row in host.rows))
     try:

@@ -16,6 +16,7 @@ class Step(StrEnum):
     FETCH = "fetch"  # the image
     CREATE = "create"  # the container
     START = "start"
+    BOOT = "boot"  # wait for the bootstrap script
     MARK_RUNNING = "mark-running"  # write down that it runs
     WATCH = "watch"  # nothing, until something changes
     STOP = "stop"  # signal, grace, kill
@@ -34,6 +35,7 @@ class Facts:
     wanted: the manager wants it to run. dropped: the manager no longer knows it. state: as journalled. container: as the runtime
     has it now, None for absent. made: a container was once journalled. failed: an error is recorded. reserved: it holds devices.
     image: its image is here. stopping: we are ending it. overdue: it has run for as long as it may. drained: its output is complete.
+    booted: it has no bootstrap script, or that has ended.
     """
 
     wanted: bool = True
@@ -47,6 +49,7 @@ class Facts:
     stopping: bool = False
     overdue: bool = False
     drained: bool = False
+    booted: bool = True
 
 
 def next_step(facts: Facts) -> Step:
@@ -57,7 +60,9 @@ def next_step(facts: Facts) -> Step:
         case ContainerState.RUNNING:
             if not facts.wanted or facts.dropped or facts.overdue or facts.stopping:
                 return Step.STOP
-            return Step.WATCH if facts.state is KernelState.RUNNING else Step.MARK_RUNNING
+            if facts.state is KernelState.RUNNING:
+                return Step.WATCH
+            return Step.MARK_RUNNING if facts.booted else Step.BOOT
         case ContainerState.EXITED:
             return Step.RECORD_EXIT if facts.drained else Step.DRAIN
         case ContainerState.CREATED:

@@ -28,6 +28,8 @@ def arguments(parser: ArgumentParser) -> None:
     agent.add_argument("--token", help=f"made by `bai token create --agent NAME`; better given in {TOKEN}, which no process list shows")
     agent.add_argument("--name", help="unique in the cluster; the machine's own when left out")
     agent.add_argument("--runtime", metavar="auto|docker|sandbox", help="as for `bai up`")
+    agent.add_argument("--label", action="append", metavar="NAME=VALUE", help="what to say of this machine, such as zone=r1")
+    agent.add_argument("--address", metavar="ADDRESS", help="by which other agents' machines reach this one; found out when left out")
     agent.add_argument("--mount-root", action="append", metavar="DIR", help="a folder below which sessions may mount")
 
 
@@ -59,6 +61,15 @@ async def _manager(options: Namespace, file: setting.File, data: Path, end: asyn
         await end.wait()
 
 
+def read_labels(given: list[str] | None) -> dict[str, str] | None:
+    """Read ``NAME=VALUE`` words; None where there is none, so that the file's hold."""
+    pairs = [word.partition("=") for word in given or ()]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise Failure("invalid-request", f"--label {name}{equals}: write NAME=VALUE, such as zone=r1.")
+    return {name: value for name, _, value in pairs} or None
+
+
 async def _agent(options: Namespace, file: setting.File, data: Path, end: asyncio.Event) -> None:
     from backendai.agent.config import AgentConfig
     from backendai.agent.serve import serve_agent
@@ -69,7 +80,7 @@ async def _agent(options: Namespace, file: setting.File, data: Path, end: asynci
         raise Failure("invalid-request", f"A token is needed, made by `bai token create --agent NAME`; give it in {TOKEN} or as --token.")
     config = setting.shape(file, "agent", AgentConfig, {
         "data": data, "manager_url": check_url(options.manager), "token": token, "name": options.name, "runtime": options.runtime,
-        "mount_roots": options.mount_root})
+        "mount_roots": options.mount_root, "labels": read_labels(options.label), "address": options.address})
     async with serve_agent(config) as handle:
         print(f"The agent {handle.name} runs containers with {handle.runtime}", flush=True)
         stop = asyncio.create_task(end.wait())

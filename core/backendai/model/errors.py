@@ -38,6 +38,7 @@ _TABLE = (
     ErrorKind("impossible", 422, 65, "No agent could ever satisfy the request"),
     ErrorKind("bad-mount", 422, 65, "A mount is not valid"),
     ErrorKind("bad-image", 422, 65, "The image is not usable"),
+    ErrorKind("bad-bootstrap", 422, 65, "The bootstrap script failed"),
     ErrorKind("rejected", 422, 65, "A policy of this site refused the request"),
     ErrorKind("too-many", 429, 75, "Too many requests"),
     ErrorKind("internal", 500, 70, "Something broke on our side"),

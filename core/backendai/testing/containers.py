@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from backendai.model.errors import Failure
-from backendai.spec.runtime_v10 import Capabilities, Container, ContainerSpec, ContainerState, ExecStream, LogChunk, Mount, Runtime
+from backendai.spec.runtime_v10 import (
+    Capabilities,
+    Container,
+    ContainerSpec,
+    ContainerState,
+    ExecStream,
+    LogChunk,
+    Mount,
+    Network,
+    NetworkSpec,
+    Runtime,
+)
 from backendai.testing.laws import NotHere, Violation
 
 LABEL = "ai.backendai.kit"
@@ -27,7 +38,10 @@ T = TypeVar("T")
 
 @dataclass
 class Bench:
-    """A runtime, and the containers that a law makes with it. folder: of this node, at ``HOME`` inside. labels: mark what is ours."""
+    """A runtime, and the containers that a law makes with it. folder: of this node, at ``HOME`` inside. labels: mark what is ours.
+
+    open_streams: processes inside that run until the law ends.
+    """
 
     runtime: Runtime
     can: Capabilities
@@ -35,6 +49,7 @@ class Bench:
     folder: Path
     patience_s: float
     labels: Mapping[str, str] = field(default_factory=lambda: {LABEL: secrets.token_hex(6)})
+    open_streams: list[ExecStream] = field(default_factory=list)
 
     def spec(self, *argv: str, **fields: Any) -> ContainerSpec:
         """Return a spec with a name of its own."""
@@ -67,6 +82,11 @@ class Bench:
 
     async def _said(self, id: str, word: bytes) -> bool:
         return word in (await self.output(id, follow=False))[0]
+
+    async def network(self, spec: NetworkSpec) -> Network:
+        """Create a network; it is removed with the bench."""
+        self.need("network-session")
+        return await self.runtime.create_network(spec)
 
     async def find(self, id: str, runtime: Runtime | None = None) -> Container | None:
         """Return a container as it is now, None when it is not listed."""
@@ -152,8 +172,13 @@ async def make_bench(runtime: Runtime, image: str, patience_s: float) -> AsyncIt
         yield bench
     finally:
         try:
+            for stream in bench.open_streams:
+                await stream.close()
             for container in await runtime.list(bench.labels):
                 await runtime.remove(container.id)
+            if "network-session" in can.features:
+                for network in await runtime.list_networks(bench.labels):
+                    await runtime.remove_network(network.id)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

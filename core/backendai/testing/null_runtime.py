@@ -2,7 +2,8 @@
 
 It is a whole runtime otherwise: containers are created, run, end and are listed. What a container is told to run decides how long:
 ``sleep``, and the idle init alone, run until they are stopped; everything else ends at once with 0, ``false`` with 1, ``exit N`` with N.
-The variables ``BACKENDAI_NULL_EXIT`` (a status) and ``BACKENDAI_NULL_RUN_S`` (seconds, ``inf`` for ever) overrule that.
+A bootstrap script succeeds without being run. The variables ``BACKENDAI_NULL_EXIT`` (a status) and ``BACKENDAI_NULL_RUN_S`` (seconds,
+``inf`` for ever) overrule that.
 
 All is in memory, so that it costs nothing: an agent that starts again finds no containers and calls them lost.
 """
@@ -15,11 +16,13 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from ipaddress import IPv4Network
+from pathlib import Path, PurePosixPath
 from signal import Signals
 from typing import NoReturn
 
 from backendai.model.errors import Failure
+from backendai.model.network import spread
 from backendai.spec import hookimpl
 from backendai.spec.runtime_v10 import (
     ByteStream,
@@ -31,24 +34,37 @@ from backendai.spec.runtime_v10 import (
     ExecStream,
     Image,
     LogChunk,
+    Network,
+    NetworkSpec,
     Report,
     Usage,
 )
 
 IMAGE = Image("nothing:latest", "sha256:" + "0" * 64)
+BOOT = "/.bai/boot"  # as the agent has it
 EXIT, RUN_S = "BACKENDAI_NULL_EXIT", "BACKENDAI_NULL_RUN_S"
 NOTHING = "The containers of the null runtime do nothing; use another runtime."
 
 
 @dataclass(slots=True)
 class _Box:
-    """One container and how it will go. ended: once it has. end: the timer that ends it."""
+    """One container and how it will go.
+
+    ended: once it has. end: the timer that ends it. network: the one it is in. boot: the folder where its script's end is written.
+    """
 
     now: Container
     code: int
     run_s: float
     ended: asyncio.Event
     end: asyncio.TimerHandle | None = None
+    network: str = ""
+    boot: str = ""
+
+    def end_script(self) -> None:
+        """Say that the bootstrap script has succeeded."""
+        if self.boot:
+            Path(self.boot, "ended").write_text("0\n")
 
 
 class NullRuntime:
@@ -56,6 +72,7 @@ class NullRuntime:
 
     def __init__(self) -> None:
         self._boxes: dict[str, _Box] = {}
+        self._networks: dict[str, Network] = {}
         self._listeners: dict[asyncio.Queue[Event], Mapping[str, str]] = {}
 
     async def teardown(self) -> None:
@@ -66,7 +83,7 @@ class NullRuntime:
 
     @hookimpl
     async def probe(self) -> Capabilities:
-        return Capabilities("null 1", IMAGE.name, frozenset({"user"}), {"commands": NOTHING}, parallel_starts=1000)
+        return Capabilities("null 1", IMAGE.name, frozenset({"user", "network-session"}), {"commands": NOTHING}, parallel_starts=1000)
 
     @hookimpl
     async def ensure_image(self, image: str, report: Report) -> Image:
@@ -80,7 +97,8 @@ class NullRuntime:
         id = f"null-{container.name}"
         if id not in self._boxes:
             now = Container(id, container.name, ContainerState.CREATED, dict(container.labels))
-            self._boxes[id] = _Box(now, *_fate(container), asyncio.Event())
+            self._boxes[id] = _Box(now, *_fate(container), asyncio.Event(), network=container.net.network if container.net else "",
+                                   boot=next((mount.source for mount in container.mounts if mount.target == BOOT), ""))
         return id
 
     @hookimpl
@@ -90,6 +108,7 @@ class NullRuntime:
             return
         box.now = replace(box.now, state=ContainerState.RUNNING, started_at=time.time())
         self._tell(box)
+        box.end_script()
         if box.run_s <= 0:
             self._end(box, box.code)
         elif box.run_s < math.inf:
@@ -156,6 +175,21 @@ class NullRuntime:
         _refuse()
 
     @hookimpl
+    async def create_network(self, network: NetworkSpec) -> Network:
+        addresses = dict(network.addresses) or spread(IPv4Network("10.0.0.0/8"), network.hosts, 1)
+        return self._networks.setdefault(network.name, Network(network.name, network.name, dict(network.labels), addresses))
+
+    @hookimpl
+    async def remove_network(self, id: str) -> None:
+        if any(box.network == id for box in self._boxes.values()):
+            raise Failure("unavailable", f"Containers are in the network {id}; remove them first.")
+        self._networks.pop(id, None)
+
+    @hookimpl
+    async def list_networks(self, labels: Mapping[str, str]) -> Sequence[Network]:
+        return [found for found in self._networks.values() if labels.items() <= found.labels.items()]
+
+    @hookimpl
     async def images(self) -> Sequence[Image]:
         return [IMAGE]
 
@@ -213,9 +247,10 @@ class _Nothing:
 
 def _fate(container: ContainerSpec) -> tuple[int, float]:
     """Return the status that a container will end with, and after how many seconds."""
-    argv = container.argv
-    idle = len(argv) == 1 and argv[0] in {mount.target for mount in container.mounts}
-    words = argv[2:] if argv[1:2] == ("--",) else argv  # behind the static init
+    targets = {mount.target for mount in container.mounts}
+    words = container.argv[2:] if container.argv[1:2] == ("--",) else container.argv  # behind the static init
+    words = words[4:] if BOOT in targets else words  # behind `sh -c SCRIPT sh`
+    idle = len(words) == 1 and words[0] in targets
     program = PurePosixPath(words[0]).name if words else ""
     code, run_s = int(program == "false"), math.inf if idle or program == "sleep" else 0.0
     if program == "exit" and len(words) > 1:

@@ -14,9 +14,10 @@ from backendai.spec.runtime_v10 import Runtime
 from backendai.testing.containers import Bench, make_bench
 from backendai.testing.runtime_inside import InsideLaws
 from backendai.testing.runtime_life import LifeLaws
+from backendai.testing.runtime_network import NetworkLaws
 
 
-class RuntimeConformance(LifeLaws, InsideLaws):
+class RuntimeConformance(LifeLaws, InsideLaws, NetworkLaws):
     """What a runtime keeps to. image: what to run, empty for the runtime's own choice."""
 
     image: str = ""

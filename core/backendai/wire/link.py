@@ -73,8 +73,9 @@ class KernelOrder(msgspec.Struct, frozen=True, omit_defaults=True):
 
     role, idx: which kernel of its session this is; ``hostname`` is both in one. peers: all kernels of the session in order, this one
     included; empty for a session of one. net: the session's network where its kernels lie on several agents; without it, and with
-    peers, the agent makes a network of its own for them. bootstrap: a shell script that runs inside as the user before the command,
-    or before an idle session counts as running. units: for a FRACTION slot, how much of which device the manager chose. attempt: how
+    peers, the agent makes a network of its own for them. bootstrap: a script that runs inside as the user, in the image's /bin/sh
+    unless it names another program, before the command; the kernel is STARTING until it has ended, for at most bootstrap_s seconds, and
+    fails with it. units: for a FRACTION slot, how much of which device the manager chose. attempt: how
     often the session has been placed, this time included.
     """
 
@@ -102,6 +103,7 @@ class KernelOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     peers: tuple[Peer, ...] = ()
     net: NetPlan | None = None
     bootstrap: str = ""
+    bootstrap_s: float = 600.0
     units: Mapping[str, Mapping[str, int]] = {}
     attempt: int = 1
 

@@ -30,6 +30,8 @@ from backendai.spec.runtime_v10 import (
     ExecStream,
     Image,
     LogChunk,
+    Network,
+    NetworkSpec,
     Progress,
     Report,
     Usage,
@@ -82,6 +84,7 @@ class Engine:
         self.slow: dict[str, asyncio.Event] = {}
         self.calls: list[str] = []
         self.at_once = self.most_at_once = 0
+        self.networks: dict[str, tuple[NetworkSpec, Network]] = {}
         self.listeners: set[asyncio.Queue[Event]] = set()
         self.graces: list[float] = []
 
@@ -229,6 +232,25 @@ class ToyRuntime:
     async def list(self, labels: Mapping[str, str]) -> Sequence[Container]:
         await self.engine.enter("list")
         return [box.container for box in self.engine.boxes.values() if labels.items() <= box.container.labels.items()]
+
+    @hookimpl
+    async def create_network(self, network: NetworkSpec) -> Network:
+        await self.engine.enter("create_network")
+        addresses = dict(network.addresses) or {host: f"10.0.0.{at}" for at, host in enumerate(network.hosts, 2)}
+        made = network, Network(f"id-{network.name}", network.name, network.labels, addresses)
+        return self.engine.networks.setdefault(made[1].id, made)[1]
+
+    @hookimpl
+    async def remove_network(self, id: str) -> None:
+        await self.engine.enter("remove_network")
+        if any(box.spec.net is not None and box.spec.net.network == id for box in self.engine.boxes.values()):
+            raise Failure("unavailable", "Containers are in this network.")
+        self.engine.networks.pop(id, None)
+
+    @hookimpl
+    async def list_networks(self, labels: Mapping[str, str]) -> Sequence[Network]:
+        await self.engine.enter("list_networks")
+        return [found for _, found in self.engine.networks.values() if labels.items() <= found.labels.items()]
 
     @hookimpl
     async def events(self, labels: Mapping[str, str]) -> AsyncIterator[Event]:
@@ -437,7 +459,7 @@ class World:
     def left(self) -> list[str]:
         """Return what is on the node besides logs."""
         folders = [path for name in ("kernels", "scratch") for path in (self.data / name).iterdir()]
-        return [*self.engine.boxes, *map(str, folders)]
+        return [*self.engine.boxes, *self.engine.networks, *map(str, folders)]
 
 
 @pytest.fixture

@@ -21,6 +21,36 @@ def node(gpus: int = 2, cores: int = 4000) -> Allocator:
                      {"cuda": [*devices, *shares], "cpu": [Device("cpu", {"cpu": cores})]})
 
 
+def test_a_share_is_taken_of_the_device_that_the_manager_chose() -> None:
+    allocator = node()
+    assert allocator.take("k1", {"gpu.share": 300}, {"gpu.share": {"s1": 300}}) == (Grant("s1", "gpu.share", 300),)
+    with pytest.raises(Full, match="Others still hold s1"):
+        allocator.take("k2", {"gpu.share": 800}, {"gpu.share": {"s1": 800}})
+    assert allocator.take("k3", {"gpu.share": 800}, {"gpu.share": {"s0": 800}}) == (Grant("s0", "gpu.share", 800),)
+
+
+def test_a_share_may_be_of_several_devices_when_the_manager_says_so() -> None:
+    chosen = {"gpu.share": {"s0": 400, "s1": 600}}
+    assert node().take("k", {"gpu.share": 1000}, chosen) == (Grant("s0", "gpu.share", 400), Grant("s1", "gpu.share", 600))
+
+
+@pytest.mark.parametrize("units", [{"nowhere": 300}, {"s0": 200}, {"s0": 400, "s1": -100}, {}])
+def test_what_cannot_be_followed_is_chosen_here(units: dict[str, int]) -> None:
+    (grant,) = node().take("k", {"gpu.share": 300}, {"gpu.share": units})
+    assert grant.amount == 300 and grant.device in ("s0", "s1")
+
+
+def test_only_shares_are_chosen_by_the_manager() -> None:
+    assert node().take("k", {"gpu": 1000}, {"gpu": {"g1": 1000}}) == node().take("k", {"gpu": 1000})
+
+
+def test_devices_of_shares_are_told_while_they_are_healthy() -> None:
+    allocator = node()
+    assert allocator.fractions() == {"gpu.share": {"s0": 1000, "s1": 1000}}
+    allocator.devices = {"cuda": [Device("s0", {"gpu.share": 1000}, health=Health.UNHEALTHY), Device("s1", {"gpu.share": 500})]}
+    assert allocator.fractions() == {"gpu.share": {"s1": 500}}
+
+
 def sums(allocator: Allocator) -> dict[tuple[str, str], int]:
     held: dict[tuple[str, str], int] = {}
     for grants in allocator.held.values():

@@ -12,7 +12,7 @@ from backendai.model.errors import Failure
 from backendai.model.session import Mount, Network
 from backendai.spec.runtime_v10 import ContainerSpec, DeviceNode, Edits
 from backendai.spec.runtime_v10 import Mount as Made
-from backendai.wire.link import KernelOrder
+from backendai.wire.link import KernelOrder, Peer
 
 
 def shape(edits: Edits = Edits(), mount_roots: tuple[str, ...] = (), caps: frozenset[str] = frozenset(), init: Path | None = None,  # noqa: B008 - frozen
@@ -20,6 +20,38 @@ def shape(edits: Edits = Edits(), mount_roots: tuple[str, ...] = (), caps: froze
     around = Surroundings("agent1", "cluster1", Path("/scratch"), init, mount_roots, caps)
     return container_spec(KernelOrder("k1", "s1", "train", "owner", **more), "image:1", edits, around,
                           lambda path: os.path.realpath(path, strict=True))
+
+
+def variables(spec: ContainerSpec) -> dict[str, str]:
+    prefix = "BACKENDAI_CLUSTER_"
+    return {name.removeprefix(prefix): value for name, value in spec.env.items() if name.startswith(prefix)}
+
+
+def test_a_kernel_alone_is_a_cluster_of_one() -> None:
+    assert variables(shape()) == {"SIZE": "1", "REPLICAS": "main:1", "HOSTS": "main1", "HOST": "main1", "ROLE": "main", "IDX": "1",
+                                  "RANK": "0", "LOCAL_RANK": "0"}
+
+
+def test_a_kernel_is_told_of_the_others_of_its_session() -> None:
+    peers = (Peer("main1", "k0", "a", "main", 1), Peer("sub1", "k9", "b", "sub", 1), Peer("sub2", "k1", "a", "sub", 2),
+             Peer("sub3", "k8", "b", "sub", 3))
+    spec = shape(role="sub", idx=2, hostname="sub2", peers=peers, attempt=3)
+    assert variables(spec) == {"SIZE": "4", "REPLICAS": "main:1,sub:3", "HOSTS": "main1,sub1,sub2,sub3", "HOST": "sub2", "ROLE": "sub",
+                               "IDX": "2", "RANK": "2", "LOCAL_RANK": "1"}
+    assert spec.env["BACKENDAI_SESSION_ATTEMPT"] == "3"
+
+
+def test_a_bootstrap_script_runs_before_the_command() -> None:
+    spec = shape(command=("a", "b"), bootstrap="echo hi", init=Path("/i"))
+    assert spec.argv[:4] == ("/.bai/init", "--", "/bin/sh", "-c") and spec.argv[-2:] == ("a", "b")
+    assert Made("/scratch/k1/boot", "/.bai/boot", readonly=False) in spec.mounts
+    assert shape(idle=True, bootstrap="echo hi", init=Path("/i")).argv[-1] == "/.bai/init"
+    assert shape(idle=True, bootstrap="echo hi").argv[-2:] == ("sleep", "infinity")
+
+
+def test_a_bootstrap_script_before_nobody_knows_what_is_refused() -> None:
+    with pytest.raises(Failure, match="needs a command"):
+        shape(bootstrap="echo hi")
 
 
 def test_labels_name_and_limits() -> None:

@@ -26,6 +26,8 @@ def done(facts: Facts, step: Step) -> Facts:
             return replace(facts, container=ContainerState.CREATED, made=True)
         case Step.START:
             return replace(facts, container=ContainerState.RUNNING)
+        case Step.BOOT:
+            return replace(facts, booted=True)
         case Step.MARK_RUNNING:
             return replace(facts, state=KernelState.RUNNING)
         case Step.STOP:
@@ -78,6 +80,13 @@ def test_nothing_is_made_twice_or_against_the_manager(facts: Facts) -> None:
 
 
 @given(any_facts)
+def test_a_kernel_runs_only_once_its_script_has_ended(facts: Facts) -> None:
+    steps, _ = follow(facts)
+    if not facts.booted and Step.MARK_RUNNING in steps:
+        assert Step.BOOT in steps[: steps.index(Step.MARK_RUNNING)]
+
+
+@given(any_facts)
 def test_an_exit_is_recorded_only_with_the_whole_output_and_before_the_container_goes(facts: Facts) -> None:
     steps, _ = follow(facts)
     if Step.RECORD_EXIT in steps:
@@ -89,5 +98,6 @@ def test_an_exit_is_recorded_only_with_the_whole_output_and_before_the_container
 
 def test_the_whole_way() -> None:
     assert follow(Facts())[0] == [Step.RESERVE, Step.FETCH, Step.CREATE, Step.START, Step.MARK_RUNNING, Step.WATCH]
+    assert follow(Facts(booted=False))[0][-4:] == [Step.START, Step.BOOT, Step.MARK_RUNNING, Step.WATCH]
     ended = Facts(state=KernelState.RUNNING, container=ContainerState.EXITED, made=True, reserved=True, image=True)
     assert follow(ended)[0] == [Step.DRAIN, Step.RECORD_EXIT, Step.REMOVE, Step.CLEAN, Step.WATCH]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from backendai.cli import setting, up
+from backendai.cli.serve import read_labels
 from backendai.manager.config import ManagerConfig
 from backendai.model.errors import Failure
 from backendai.model.slots import SCALE
@@ -103,6 +104,13 @@ def test_a_file_that_is_not_there_is_said_and_nothing_is_begun(bai: Bai, tmp_pat
 def test_without_a_file_everything_has_its_usual_value() -> None:
     config = setting.shape(setting.read_file(None), "manager", ManagerConfig, {"data": Path("/x")})
     assert config == ManagerConfig(Path("/x"))
+
+
+def test_labels_are_read_and_none_leave_the_file_s_in_force() -> None:
+    assert read_labels(["zone=r1", "note=a=b"]) == {"zone": "r1", "note": "a=b"}
+    assert read_labels(None) is None
+    with pytest.raises(Failure, match=r"--label zone: write NAME=VALUE"):
+        read_labels(["zone"])
 
 
 @pytest.mark.parametrize(("text", "host", "port"), [

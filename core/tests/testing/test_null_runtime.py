@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from backendai.agent import boot
 from backendai.model.errors import Failure
 from backendai.spec.runtime_v10 import Container, ContainerSpec, ContainerState, Mount
 from backendai.testing.null_runtime import NullRuntime
@@ -35,6 +37,15 @@ async def run(runtime: NullRuntime, *argv: str, env: dict[str, str] | None = Non
 async def test_the_command_decides_how_long_it_runs(argv: tuple[str, ...], state: ContainerState, code: int | None) -> None:
     container = await run(NullRuntime(), *argv)
     assert (container.state, container.exit_code) == (state, code)
+
+
+async def test_a_bootstrap_script_succeeds_and_the_command_follows(tmp_path: Path) -> None:
+    runtime, mounts = NullRuntime(), (INIT, Mount(str(tmp_path), boot.TARGET, readonly=False))
+    for name, command, state in (("one", ("/.bai/init",), RUNNING), ("two", ("false",), EXITED)):
+        id = await runtime.create(ContainerSpec(name, "nothing", ("/.bai/init", "--", *boot.wrap(command)), mounts=mounts))
+        await runtime.start(id)
+        assert [one.state for one in await runtime.list({}) if one.id == id] == [state]
+    assert (tmp_path / "ended").read_text() == "0\n"
 
 
 async def test_the_environment_overrules_the_command() -> None:

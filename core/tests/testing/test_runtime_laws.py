@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -14,12 +15,12 @@ from typing import Any
 import pytest
 from backendai.model.errors import Failure
 from backendai.spec import hookimpl
-from backendai.spec.runtime_v10 import Container, ContainerSpec, ContainerState, Event, Image, LogChunk, Report, Usage
+from backendai.spec.runtime_v10 import Container, ContainerSpec, ContainerState, Event, Image, LogChunk, Network, NetworkSpec, Report, Usage
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside: pytest's importlib mode adds nothing itself
 import broken
 import toy_runtime
-from toy_runtime import BOXES, LISTENERS, Box, Inside, Port, Toy
+from toy_runtime import BOXES, LISTENERS, NETWORKS, Box, Inside, Port, Toy
 
 SPEC = "runtime_v10"
 pytestmark = pytest.mark.system  # runs real processes, and waits for them
@@ -360,6 +361,51 @@ class Gateway(Toy):
             raise
 
 
+class Copier(Toy):
+    """Every network is a new one."""
+
+    @hookimpl
+    async def create_network(self, network: NetworkSpec) -> Network:
+        return await super().create_network(replace(network, name=f"{network.name}-{len(NETWORKS)}"))
+
+
+class Undiscerning(Toy):
+    @hookimpl
+    async def list_networks(self, labels: Mapping[str, str]) -> Sequence[Network]:
+        return await super().list_networks({key: value for key, value in labels.items() if not key.startswith("kit.")})
+
+
+class Hoarder(Toy):
+    @hookimpl
+    async def remove_network(self, id: str) -> None:
+        await super().remove_network(id)
+        self.kept = True
+
+    @hookimpl
+    async def list_networks(self, labels: Mapping[str, str]) -> Sequence[Network]:
+        kept = [Network("kept", "kept", labels)] if getattr(self, "kept", False) else []
+        return [*await super().list_networks(labels), *kept]
+
+
+class Ruthless(Toy):
+    @hookimpl
+    async def remove_network(self, id: str) -> None:
+        NETWORKS.pop(id, None)
+
+
+class Forgetter(Toy):
+    """Its containers learn no name but their own."""
+
+    def env(self, box: Box) -> dict[str, str]:
+        own = {name: address for name, address in box.spec.hosts.items() if name == box.spec.hostname}
+        return {**super().env(box), **({"TOY_HOSTS": json.dumps(own)} if box.spec.net else {})}
+
+
+class Doorless(Toy):
+    def env(self, box: Box) -> dict[str, str]:
+        return {**super().env(box), "TOY_OPEN": "yes"}
+
+
 MUTANTS = broken.general(SPEC, Toy) | {
     "test_it_says_what_it_can": Boaster,
     "test_its_image_is_there": Nameless,
@@ -401,6 +447,12 @@ MUTANTS = broken.general(SPEC, Toy) | {
     "test_missing_files_are_not_found": Alarmist,
     "test_ports_are_reached": Whisperer,
     "test_closed_ports_are_refused": Gateway,
+    "test_one_network_name_is_one_network": Copier,
+    "test_networks_are_listed_by_labels": Undiscerning,
+    "test_removed_networks_are_gone": Hoarder,
+    "test_a_network_in_use_stays": Ruthless,
+    "test_hosts_reach_each_other_by_name": Forgetter,
+    "test_networks_are_private": Doorless,
 }
 
 
@@ -408,6 +460,7 @@ MUTANTS = broken.general(SPEC, Toy) | {
 def test_a_law_catches_its_mutant(law: str, mutant: Any) -> None:
     broken.breaks_only(SPEC, law, mutant)
     assert not BOXES, "the kit removes what it makes"
+    NETWORKS.clear()
 
 
 def test_good_ones_hold_all() -> None:

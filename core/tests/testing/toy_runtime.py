@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import fcntl
+import functools
 import io
+import json
 import os
 import pty
+import shutil
 import signal
 import tarfile
+import tempfile
 import termios
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,9 +24,35 @@ from typing import Any
 
 from backendai.model.errors import Failure
 from backendai.spec import hookimpl
-from backendai.spec.runtime_v10 import Capabilities, Container, ContainerSpec, ContainerState, Event, Image, LogChunk, Report, Usage
+from backendai.spec.runtime_v10 import (
+    Capabilities,
+    Container,
+    ContainerSpec,
+    ContainerState,
+    Event,
+    Image,
+    LogChunk,
+    Network,
+    NetworkSpec,
+    Report,
+    Usage,
+)
 
 S = ContainerState
+# The walls of its networks, for programs in Python: a container knows the names that it was told, and connects to nobody else.
+WALLS = """
+import json, os, socket
+hosts = json.loads(os.environ.get("TOY_HOSTS", "{}"))
+resolve, connect, find = socket.gethostbyname, socket.socket.connect, socket.getaddrinfo
+def walled(self, address):
+    if address[0] not in (*hosts.values(), "127.0.0.1") and "TOY_OPEN" not in os.environ:
+        raise ConnectionRefusedError(111, "not in this network")
+    return connect(self, address)
+if hosts:
+    socket.gethostbyname = lambda name: hosts.get(name) or resolve(name)
+    socket.getaddrinfo = lambda host, *rest, **more: find(hosts.get(host, host), *rest, **more)
+    socket.socket.connect = walled
+"""
 
 
 @dataclass
@@ -49,13 +80,14 @@ class Box:
 
 
 BOXES: dict[str, Box] = {}
+NETWORKS: dict[str, Network] = {}
 LISTENERS: dict[asyncio.Queue[Event], Mapping[str, str]] = {}
 
 
 class Toy:
     """The runtime ``toy``."""
 
-    features = frozenset({"survives"})
+    features = frozenset({"survives", "network-session"})
 
     @hookimpl
     async def probe(self) -> Capabilities:
@@ -88,9 +120,14 @@ class Toy:
             box.watcher = asyncio.create_task(self.watch(box))
             tell(box)
 
+    def env(self, box: Box) -> dict[str, str]:
+        """Return what its processes see; with a network, the walls, too."""
+        walls = {"TOY_HOSTS": json.dumps(dict(box.spec.hosts)), "PYTHONPATH": str(walls_folder())} if box.spec.net else {}
+        return {**os.environ, **walls, **box.spec.env}
+
     async def spawn(self, box: Box) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *box.spec.argv, env={**os.environ, **box.spec.env}, cwd=box.path(box.spec.workdir), stdin=asyncio.subprocess.DEVNULL,
+            *box.spec.argv, env=self.env(box), cwd=box.path(box.spec.workdir), stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True)
 
     async def watch(self, box: Box) -> None:
@@ -132,6 +169,24 @@ class Toy:
         return [box.now for box in BOXES.values() if labels.items() <= box.now.labels.items()]
 
     @hookimpl
+    async def create_network(self, network: NetworkSpec) -> Network:
+        if network.name not in NETWORKS:
+            number = 1 + max((int(made.addresses["main1"].split(".")[2]) for made in NETWORKS.values()), default=0)
+            addresses = {host: f"127.99.{number}.{at}" for at, host in enumerate(network.hosts, 1)}
+            NETWORKS[network.name] = Network(network.name, network.name, dict(network.labels), addresses)
+        return NETWORKS[network.name]
+
+    @hookimpl
+    async def remove_network(self, id: str) -> None:
+        if any(box.spec.net is not None and box.spec.net.network == id for box in BOXES.values()):
+            raise Failure("unavailable", f"Containers are in {id}; remove them first.")
+        NETWORKS.pop(id, None)
+
+    @hookimpl
+    async def list_networks(self, labels: Mapping[str, str]) -> Sequence[Network]:
+        return [made for made in NETWORKS.values() if labels.items() <= made.labels.items()]
+
+    @hookimpl
     async def events(self, labels: Mapping[str, str]) -> AsyncIterator[Event]:
         queue: asyncio.Queue[Event] = asyncio.Queue()
         LISTENERS[queue] = labels
@@ -145,7 +200,7 @@ class Toy:
     async def exec(self, id: str, argv: Sequence[str], env: Mapping[str, str], user: tuple[int, int] | None, workdir: str | None,
                    tty: bool) -> Any:
         box = self.running(id)
-        return await Inside.open(argv, {**os.environ, **box.spec.env, **env}, box.path(workdir or box.spec.workdir), tty)
+        return await Inside.open(argv, {**self.env(box), **env}, box.path(workdir or box.spec.workdir), tty)
 
     @hookimpl
     async def logs(self, id: str, offset: int, follow: bool) -> AsyncIterator[LogChunk]:
@@ -201,6 +256,15 @@ class Toy:
         if self.box(id).now.state is not S.RUNNING:
             raise Failure("conflict", f"The container {id} does not run.")
         return BOXES[id]
+
+
+@functools.cache
+def walls_folder() -> Path:
+    """Return a folder from which every Python that has it in its path takes the walls."""
+    folder = Path(tempfile.mkdtemp(prefix="toy-walls-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "sitecustomize.py").write_text(WALLS)
+    return folder
 
 
 def tell(box: Box) -> None:
