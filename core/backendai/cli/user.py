@@ -8,6 +8,7 @@ from typing import Any
 from backendai.cli.each import forget
 from backendai.cli.screen import age, connect, say, show_json, show_table
 from backendai.client import calls
+from backendai.client.call import Call
 
 ROLES = ("user", "superadmin")
 
@@ -48,7 +49,7 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _call(options: Namespace) -> calls.Call[Any]:
+def _call(options: Namespace) -> Call[Any]:
     if options.verb == "show":
         return calls.get_user(options.name)
     given = {"role": options.role, "email": options.email, "uid": options.uid, "gid": options.gid}

@@ -12,7 +12,8 @@ import aiohttp
 import msgspec
 
 from backendai.client import calls
-from backendai.client.calls import Call, NewSession, failure
+from backendai.client.call import Call, failure
+from backendai.client.calls import NewSession
 from backendai.client.http import CONNECT_S, KEEP_ALIVE, nobody, told
 from backendai.client.settings import find_login
 from backendai.client.sync import is_there

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from backendai.client.calls import Call, failure
+from backendai.client.call import Call, failure
 from backendai.model.errors import Failure
 
 CONNECT_S = 10.0

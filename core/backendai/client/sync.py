@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backendai.client import calls
-from backendai.client.calls import Call, NewSession
+from backendai.client.call import Call
+from backendai.client.calls import NewSession
 from backendai.client.http import Http, read_events, read_json_lines
 from backendai.client.settings import find_login
 from backendai.model.errors import Failure

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import pytest
 from backendai.client import calls, http
-from backendai.client.calls import Call
+from backendai.client.call import Call
 from backendai.client.http import Http, read_events, read_json_lines, read_lines
 from backendai.client.sync import Client
 from backendai.model.errors import Failure

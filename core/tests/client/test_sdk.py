@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from backendai.client import AsyncClient, Client, Failure, NewSession, calls
+from backendai.client.call import Call
 from backendai.client.tar import pack, unpack
 from backendai.model.session import SessionType
 
@@ -292,7 +293,7 @@ async def test_a_client_that_is_not_open_says_how() -> None:
 
 @pytest.mark.parametrize(("call", "asked"), [(calls.whoami(), 3), (calls.create_user("u"), 3), (calls.stop_session("s"), 2)],
                          ids=["GET", "POST with a key", "POST"])
-async def test_a_connection_that_closes_under_a_request(call: calls.Call[object], asked: int) -> None:
+async def test_a_connection_that_closes_under_a_request(call: Call[object], asked: int) -> None:
     """The first answer leaves the connection open, the second request is read and not answered."""
     heard = 0
 
