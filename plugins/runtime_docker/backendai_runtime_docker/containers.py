@@ -47,7 +47,7 @@ class Containers:
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container without running it, and return its id."""
         async with self._starts:
-            network = await self._networks.mode(spec.network)
+            network = spec.net.network if spec.net is not None else await self._networks.mode(spec.network)
             try:
                 made = await self._engine.ask("POST", "containers/create", params={"name": spec.name},
                                               data=to_engine(spec, network, self.dialect), within_s=CREATE_S)

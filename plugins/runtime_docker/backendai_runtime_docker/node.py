@@ -15,6 +15,7 @@ from backendai_runtime_docker.engine import HINT, Engine, refused, together
 from backendai_runtime_docker.images import find_image, list_images
 from backendai_runtime_docker.network import Networks
 from backendai_runtime_docker.probe import ASK_S, capabilities, is_podman, try_start, user_space
+from backendai_runtime_docker.sessions import SessionNetworks
 from backendai_runtime_docker.spec import LOCAL_LOG, Dialect
 
 PROOF_S = 5.0  # of a probe's time
@@ -25,12 +26,15 @@ PODMAN_LOG: dict[str, Any] = {"Type": "k8s-file"}
 class Options:
     """url: ``unix:///path``; empty: DOCKER_HOST, or where Docker and Podman usually listen. network: the outward network's name.
 
+    pool: addresses for the networks of sessions with several kernels.
+
     parallel_starts: containers created or started at once. build_network, build_args: for ``bai image build``.
     """
 
     url: str = ""
     default_image: str = "debian:bookworm-slim"
     network: str = "backendai"
+    pool: str = "10.232.0.0/13"
     parallel_starts: int = 20
     build_network: str = ""
     build_args: dict[str, str] = field(default_factory=dict)
@@ -43,6 +47,7 @@ class Node:
         self._options = options
         self.engine = Engine(options.url)
         self.networks = Networks(self.engine, options.network)
+        self.sessions = SessionNetworks(self.engine, options.pool)
         self.containers = Containers(self.engine, self.networks, options.parallel_starts)
         self.podman = False
         self.root = ""

@@ -48,6 +48,18 @@ class Docker:
         await self.node.containers.remove(id)
 
     @hookimpl
+    async def create_network(self, network: v10.NetworkSpec) -> v10.Network:
+        return await self.node.sessions.create(network)
+
+    @hookimpl
+    async def remove_network(self, id: str) -> None:
+        await self.node.sessions.remove(id)
+
+    @hookimpl
+    async def list_networks(self, labels: Mapping[str, str]) -> Sequence[v10.Network]:
+        return await self.node.sessions.list(labels)
+
+    @hookimpl
     async def list(self, labels: Mapping[str, str]) -> Sequence[v10.Container]:
         return await self.node.containers.list(labels)
 

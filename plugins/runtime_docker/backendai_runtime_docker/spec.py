@@ -35,6 +35,8 @@ def to_engine(spec: ContainerSpec, network: str, dialect: Dialect) -> dict[str, 
         "Labels": dict(spec.labels),
         "HostConfig": _host_config(spec, network, dialect),
     }
+    if spec.net is not None:
+        body["NetworkingConfig"] = {"EndpointsConfig": {spec.net.network: {"IPAMConfig": {"IPv4Address": spec.net.address}}}}
     if spec.argv:
         body["Entrypoint"], body["Cmd"] = [spec.argv[0]], list(spec.argv[1:])
     return body
@@ -56,6 +58,10 @@ def _host_config(spec: ContainerSpec, network: str, dialect: Dialect) -> dict[st
         "RestartPolicy": {"Name": "no"},
         **_limits(spec.limits, dialect.lacking),
     }
+    if spec.hosts:
+        config["ExtraHosts"] = [f"{name}:{address}" for name, address in spec.hosts.items()]
+    if spec.net is not None and spec.network == "private":
+        config["Dns"] = ["127.0.0.1"]  # or the engine would ask outside about names that it does not know
     if edits.cdi:
         config["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": list(edits.cdi)}]
     return config

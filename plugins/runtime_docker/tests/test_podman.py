@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from backendai.model.errors import Failure
-from backendai.spec.runtime_v10 import ContainerSpec, ContainerState, Limits, Runtime
+from backendai.spec.runtime_v10 import ContainerSpec, ContainerState, Endpoint, Limits, NetworkSpec, Runtime
 
 from tests.parts.absent import Absent, give_up
 
@@ -78,3 +78,39 @@ async def test_a_session_lives_on_podman(podman: str, bench: Any, with_runtime: 
     await runtime.remove(id)
     await runtime.remove(id)
     assert await bench.see(id) is None
+
+
+async def test_kernels_of_a_session_reach_each_other_on_podman(podman: str, bench: Any,
+                                                              with_runtime: Callable[..., Awaitable[Runtime]]) -> None:
+    runtime = bench.runtime = await with_runtime(url=podman)
+    bench.image = "localhost/base:1"
+
+    async def well() -> Any:
+        try:
+            return await runtime.probe()
+        except Failure:  # it has just been started
+            return None
+
+    if "network-session" not in (can := await bench.until(well)).features:
+        pytest.skip(can.missing["network-session"])
+    made = await runtime.create_network(NetworkSpec(f"bai-test-{os.getpid()}", ("main1", "sub1"), bench.labels))
+    assert await runtime.create_network(NetworkSpec(made.name, ("main1", "sub1"), bench.labels)) == made
+    ids = {}
+    for host, address in made.addresses.items():
+        ids[host] = await runtime.create(bench.spec(net=Endpoint(made.id, address), hosts=made.addresses, hostname=host))
+        await runtime.start(ids[host])
+    _, out, _ = await bench.inside(ids["main1"], "bash", "-c", "timeout 2 bash -c 'echo > /dev/tcp/sub1/9' 2>&1")
+    assert b"refused" in out, out
+    assert await refusal_code(runtime.remove_network(made.id)) == "unavailable"
+    for id in ids.values():
+        await runtime.remove(id)
+    await runtime.remove_network(made.id)
+    assert list(await runtime.list_networks(bench.labels)) == []
+
+
+async def refusal_code(call: Awaitable[None]) -> str:
+    try:
+        await call
+    except Failure as failure:
+        return failure.code
+    return ""
