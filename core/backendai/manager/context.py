@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from backendai.manager.bus import Bus
 from backendai.manager.config import ManagerConfig
+from backendai.manager.sights import Sights
 from backendai.manager.store.owners import Places
 from backendai.model.ids import make_id
 
@@ -70,6 +71,7 @@ class Context:
     cluster: str = ""
     heartbeat: float = 0.0  # when the orchestrator last looked at everything
     tasks: Tasks = field(default_factory=Tasks)
+    sights: Sights = field(default_factory=Sights)
     clock: Callable[[], float] = time.time
 
     def new_id(self) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from backendai.manager import faults
 from backendai.manager.context import Context
 from backendai.manager.held import Held
 from backendai.manager.settle import Settler
+from backendai.manager.sights import Sight, labels_of
 from backendai.manager.store.held import Change
 from backendai.manager.store.placement import Moment, Node
+from backendai.manager.store.schema import DEFAULT
 from backendai.plugin.errors import Missing, PluginFault
 from backendai.sokovan.cluster import take
 from backendai.sokovan.plan import Fault, Plan, make_plan
@@ -39,6 +41,8 @@ class Planner:
         self._queue: dict[str, tuple[Held, Request]] = {}
         self._last_used: dict[str, int] = {}
         self._number = 0
+        self._nodes: Sequence[Node] = ()
+        context.sights.source = self.sight
 
     def knows(self, id: str) -> bool:
         """Tell whether a waiting session was read already."""
@@ -54,6 +58,7 @@ class Planner:
 
     def refresh(self, moment: Moment) -> None:
         """Take in who came, and drop who no longer waits."""
+        self._nodes = moment.nodes
         fresh = {held.id: (held, _request(held)) for held in moment.fresh}
         self._queue = {id: known for id in moment.waiting if (known := self._queue.get(id) or fresh.get(id)) is not None}
 
@@ -95,22 +100,27 @@ class Planner:
         return Proposal(tuple((self._queue[p.session][0], p.agents) for p in plan.placements), {**plan.holds, **vetoed}, refused)
 
     def _plan(self, nodes: Sequence[Node], without: set[str]) -> Plan:
-        host, config = self._context.host, self._context.config
-        waiting = [request for held, request in self._queue.values() if held.id not in without]
         try:
-            scheduler = host.one(scheduler_v10.SPEC, config.scheduler)
-            selector = host.one(agentselector_v10.SPEC, config.selector)
+            sight = self.sight(DEFAULT, nodes, without)
         except Missing as error:
-            return Plan(holds={request.id: f"{error}; ask your administrator to look at `bai plugin ls`." for request in waiting})
-        leases = self._settler.leases
-        agents = [replace(node.agent, kernels=leases.counts[node.agent.id], last_used=self._last_used.get(node.agent.id, 0))
-                  for node in nodes if node.connected]
-        snapshot = take(self._context.clock(), waiting, agents, tuple(leases.by_session.values()))
+            said = f"{error}; ask your administrator to look at `bai plugin ls`."
+            return Plan(holds={id: said for id in self._queue if id not in without})
         until = time.monotonic() + PLAN_S
-        plan = make_plan(snapshot, scheduler, selector, lambda: time.monotonic() > until)
+        plan = make_plan(sight.snapshot, sight.scheduler, sight.selector, lambda: time.monotonic() > until)
         if plan.fault is not None:
             self._blame(plan.fault)
         return plan
+
+    def sight(self, group: str, nodes: Sequence[Node] | None = None, without: Collection[str] = ()) -> Sight:
+        """Freeze the queue and the cluster as they are now; raise ``Missing`` when a plugin of choice is not there."""
+        host, config, leases = self._context.host, self._context.config, self._settler.leases
+        scheduler = host.one(scheduler_v10.SPEC, config.scheduler)
+        selector = host.one(agentselector_v10.SPEC, config.selector)
+        waiting = [request for held, request in self._queue.values() if held.id not in without]
+        agents = [replace(node.agent, kernels=leases.counts[node.agent.id], last_used=self._last_used.get(node.agent.id, 0))
+                  for node in (self._nodes if nodes is None else nodes) if node.connected]
+        snapshot = take(self._context.clock(), waiting, agents, tuple(leases.by_session.values()))
+        return Sight(group, snapshot, scheduler, selector, labels_of(host, config.scheduler, config.selector))
 
     def _blame(self, fault: Fault) -> None:
         """Count a fault that the host could not see, as it came while the plugin was being iterated."""
