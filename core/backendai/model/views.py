@@ -9,10 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from backendai.model.group import GroupOptions
+
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A node. why: what is wrong, empty when healthy. features, missing, limits: what its runtime can do, cannot (and why), enforces."""
+    """A node. why: what is wrong, empty when healthy. features, missing, limits: what its runtime can do, cannot (and why), enforces.
+
+    cordoned: nothing new is placed on it. draining: and what can move is moved. labels: its own and its operator's.
+    """
 
     id: str
     name: str
@@ -33,6 +38,101 @@ class Agent:
     kernels: int
     last_seen: float
     created_at: float
+    group: str = ""
+    cordoned: bool = False
+    draining: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A resource group. scheduler, selector: names of plugins, empty for the manager's own. allow: who may use it, as it is written.
+
+    options: in its idle rules *scope_id* is written out, too. waiting, running: sessions. capacity, used: of all its agents.
+    """
+
+    id: str
+    name: str
+    scheduler: str
+    selector: str
+    options: GroupOptions
+    allow: tuple[str, ...]
+    agents: tuple[str, ...]
+    waiting: int
+    running: int
+    capacity: Mapping[str, int | float]
+    used: Mapping[str, int | float]
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlotType:
+    """A slot that agents lend. kind: count, bytes, unique or fraction. quantum: the smallest step, as a plain number."""
+
+    name: str
+    kind: str
+    quantum: int | float
+    unit: str
+    title: str
+    capacity: int | float
+    used: int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A named bundle of slots. group: the only one that it is for; empty for every one."""
+
+    id: str
+    name: str
+    slots: Mapping[str, int | float]
+    group: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What somebody may hold. scope: such as ``project:default/ml``. group: empty for all together. limit, used: plain numbers.
+
+    what: a slot, ``sessions``, ``waiting``, ``kernels`` (of one session) or ``lifetime`` (seconds). used: None where nothing is held.
+    borrow: of a project that may go beyond it, as far as its domain's quota goes.
+    """
+
+    id: str
+    scope: str
+    group: str
+    what: str
+    limit: int | float
+    used: int | float | None
+    borrow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """An advance reservation. agents: what is kept on each, by name. scope: whose sessions may use it. state: coming, open or over."""
+
+    id: str
+    name: str
+    group: str
+    scope: str
+    agents: Mapping[str, Mapping[str, int | float]]
+    begins: float
+    ends: float
+    state: str
+    made_by: str
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLine:
+    """What was held. Fields that were not asked for are empty. hours: cores, devices or sessions times hours; bytes times hours for memory."""
+
+    slot: str
+    hours: float
+    day: str = ""
+    group: str = ""
+    domain: str = ""
+    project: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ class PluginHost:
         self._on_fault = on_fault
         self._drivers: dict[str, dict[str, Any]] = {spec.id: {} for spec in self._specs}
         self._choirs: dict[str, Any] = {}
+        self._found: dict[str, Candidate] = {}  # those that are up
+        self._variants: dict[tuple[str, bytes], tuple[Any, Any]] = {}  # plugin and driver, by id and options
         self.rows: list[Row] = []
 
     async def start(self) -> None:
@@ -93,6 +95,9 @@ class PluginHost:
 
     async def stop(self) -> None:
         """Stop in reverse; one plugin's failure never keeps another up."""
+        while self._variants:
+            (id, _), (plugin, _) = self._variants.popitem()
+            await _stop(id, plugin)
         for row in reversed(self.rows):
             if row.state is State.UP:
                 await self._take_down(row, State.OFF, "stopped")
@@ -109,10 +114,7 @@ class PluginHost:
 
     async def _take_down(self, row: Row, state: State, why: str) -> None:
         row.state, row.why = state, why
-        try:
-            await _lifecycle(row.plugin, "teardown")
-        except Exception:
-            log.exception("%s did not stop cleanly", row.id)
+        await _stop(row.id, row.plugin)
 
     def one(self, spec: Spec[C], name: str) -> C:
         """Return the driver *name*, typed as its contract; raise ``Missing`` with the reason when it is not up.
@@ -124,6 +126,27 @@ class PluginHost:
         except KeyError:
             why = next((f"{row.state}: {row.why}" for row in self.rows if row.id == f"{spec.id}.{name}"), "not installed")
             raise Missing(f"{spec.id}.{name} is {why}") from None
+
+    def check(self, spec: Spec[Any], name: str, options: Mapping[str, Any]) -> None:
+        """Raise ``Missing`` when the driver *name* is not up, ``Incompatible`` when it would not take *options*."""
+        self.one(spec, name)
+        configure(self._found[f"{spec.id}.{name}"], options)
+
+    async def variant(self, spec: Spec[C], name: str, options: Mapping[str, Any]) -> C:
+        """Return the driver *name* with *options* in place of the configured ones; it is made once, and stopped with the host.
+
+        Raise as ``check`` does, and whatever its ``setup`` raises.
+        """
+        id, driver = f"{spec.id}.{name}", self.one(spec, name)
+        if not options:
+            return driver
+        key = id, msgspec.json.encode(options, order="deterministic")
+        if key not in self._variants:
+            plugin = configure(self._found[id], options)
+            made = connect(self._found[id], plugin, self._on_fault)
+            await _lifecycle(plugin, "setup")
+            self._variants[key] = plugin, made
+        return cast(C, self._variants[key][1])
 
     def each(self, spec: Spec[C]) -> Mapping[str, C]:
         """Return every plugin of *spec* that is up, by name, in order, each typed as its contract."""
@@ -154,6 +177,7 @@ class PluginHost:
             log.warning("plugin %s from %s %s is broken: %s", row.id, row.dist, row.version, row.why)
         else:
             row.state = State.UP
+            self._found[found.id] = found
             self._drivers[found.spec.id][found.name] = driver
         return row
 
@@ -198,6 +222,13 @@ def connect(found: Candidate, plugin: Any, on_fault: OnFault | None) -> Driver:
             raise Incompatible(f"{name}() must {'' if is_async(declared) else 'not '}be async")
         setattr(driver, name, bind(driver, name, declared, impl, terms, on_fault))
     return driver
+
+
+async def _stop(id: str, plugin: Any) -> None:
+    try:
+        await _lifecycle(plugin, "teardown")
+    except Exception:
+        log.exception("%s did not stop cleanly", id)
 
 
 async def _lifecycle(plugin: Any, verb: str) -> None:

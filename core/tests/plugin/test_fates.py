@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from backendai.plugin import host as host_module
-from backendai.plugin.errors import Missing
+from backendai.plugin.errors import Incompatible, Missing
 from backendai.plugin.host import PluginHost, Row, Settings, State
 from backendai.spec import Arity, Spec, accelerator_v21, hook, scheduler_v10
 
@@ -352,3 +352,32 @@ async def test_what_is_built_in_registers_like_a_stranger_s() -> None:
         up = {row.id: row.dist for row in host.rows if row.state is State.UP}
     assert up["accelerator_v21.cpu"] == up["accelerator_v21.mem"] == "backendai"
     assert up["scheduler_v10.fifo"] == "backendai-scheduler"
+
+
+CHOSEN = """
+class Chosen:
+    @dataclass(frozen=True)
+    class Config:
+        word: str = "usual"
+    stopped = []
+    def __init__(self, config):
+        self.word = config.word
+    async def teardown(self):
+        self.stopped.append(self.word)
+    @hookimpl
+    def name(self, given):
+        return self.word
+"""
+
+
+async def test_a_variant_has_options_of_its_own_and_is_stopped_with_the_host(shelf: Any) -> None:
+    module = shelf.install("backendai_toy_v1", CHOSEN, chosen="Chosen")
+    async with started(options={"toy_v1.chosen": {"word": "set"}}) as host:
+        other = await host.variant(ONE, "chosen", {"word": "other"})
+        assert (host.one(ONE, "chosen").name("x"), other.name("x")) == ("set", "other")
+        assert await host.variant(ONE, "chosen", {"word": "other"}) is other and await host.variant(ONE, "chosen", {}) is host.one(ONE, "chosen")
+        host.check(ONE, "chosen", {"word": "fine"})
+        for name, options, said in (("gone", {}, "not installed"), ("chosen", {"wort": "x"}, "known are: word"), ("chosen", {"word": 3}, "str")):
+            with pytest.raises((Missing, Incompatible), match=said):
+                host.check(ONE, name, options)
+    assert sorted(sys.modules[module].Chosen.stopped) == ["other", "set"]
