@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from backendai.manager.bus import Bus
 from backendai.manager.config import ManagerConfig
+from backendai.manager.possible import KnownImages
 from backendai.manager.sights import Sights
+from backendai.manager.store.admission import Limits
+from backendai.manager.store.groups import Groups
 from backendai.manager.store.owners import Places
 from backendai.model.ids import make_id
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from backendai.manager.auth import TokenCache
     from backendai.manager.live import Live
     from backendai.manager.metrics import Metrics
-    from backendai.manager.operations.enqueue import Capacities
+    from backendai.manager.possible import Capacities
     from backendai.manager.store.engine import Store
     from backendai.manager.store.sessions import SessionLoader
     from backendai.plugin.host import PluginHost
@@ -68,6 +71,9 @@ class Context:
     sessions: SessionLoader
     capacities: Capacities
     places: Places = field(default_factory=Places)
+    groups: Groups = field(default_factory=Groups)
+    limits: Limits = field(default_factory=Limits)
+    images: KnownImages = field(default_factory=KnownImages)
     cluster: str = ""
     heartbeat: float = 0.0  # when the orchestrator last looked at everything
     tasks: Tasks = field(default_factory=Tasks)

@@ -38,7 +38,7 @@ class Reception:
             said = "This agent holds kernels of another cluster; let it finish there, or give it a data folder of its own."
             raise Failure("conflict", said)
         before = self._channels.get(hello.agent)
-        channel = Channel(link, beat=Beat(hello.why, hello.capacity), noted=context.clock())
+        channel = Channel(link, beat=Beat(hello.why, hello.capacity, devices=hello.devices), noted=context.clock())
         self._channels[hello.agent] = channel  # from here on every change makes it stale
         try:
             decided = await self._settler.commit(lambda tx: self._take_in(tx, hello, link.token, context.clock()))
@@ -86,12 +86,13 @@ class Reception:
             return
         known = self._settler.leases.by_kernel
         self._context.live.usage.update({kernel: usage for kernel, usage in beat.usage.items() if kernel in known})
-        capacity = beat.capacity or channel.beat.capacity
-        changed = beat.why != channel.beat.why or capacity != channel.beat.capacity
+        capacity, devices = beat.capacity or channel.beat.capacity, beat.devices or channel.beat.devices
+        fell_ill = devices != channel.beat.devices  # or recovered
+        changed = beat.why != channel.beat.why or capacity != channel.beat.capacity or fell_ill
         if changed or now - channel.noted >= NOTED_S:
             fresh = capacity if capacity != channel.beat.capacity else None
-            await self._context.store.write(lambda tx: note(tx, agent_id, beat.why, fresh, now))
-            channel.beat, channel.noted = Beat(beat.why, capacity), now
+            await self._context.store.write(lambda tx: note(tx, agent_id, beat.why, fresh, now, devices if fell_ill else None))
+            channel.beat, channel.noted = Beat(beat.why, capacity, devices=devices), now
         if changed:
             self._context.bus.wake()
         used: Counter[str] = Counter()

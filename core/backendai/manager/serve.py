@@ -21,8 +21,8 @@ from backendai.manager.context import Context
 from backendai.manager.live import Live
 from backendai.manager.metrics import Metrics, report_for_ever
 from backendai.manager.operations import built_in
-from backendai.manager.operations.enqueue import Capacities
 from backendai.manager.orchestrator import Orchestrator
+from backendai.manager.possible import Capacities
 from backendai.manager.store.engine import open_store
 from backendai.manager.store.sessions import SessionLoader
 from backendai.model.errors import Failure

@@ -124,7 +124,7 @@ class Booking:
 
 @dataclass(frozen=True, slots=True)
 class UsageLine:
-    """What was held. Fields that were not asked for are empty. hours: cores, devices or sessions times hours; bytes times hours for memory."""
+    """What was held. What was not asked for is empty. hours: cores, devices or sessions times hours; for memory bytes times hours."""
 
     slot: str
     hours: float

@@ -24,7 +24,7 @@ from backendai.manager.context import Context
 from backendai.manager.first import found_cluster
 from backendai.manager.metrics import Metrics
 from backendai.manager.operations import built_in
-from backendai.manager.operations.enqueue import Capacities
+from backendai.manager.possible import Capacities
 from backendai.manager.serve import ManagerHandle, serve_manager
 from backendai.manager.store.engine import Tx, open_store
 from backendai.manager.store.schema import agent_slots, agents, domains, projects, roles, users

@@ -24,8 +24,9 @@ from backendai.manager.first import found_cluster, make_agent_token
 from backendai.manager.live import Live
 from backendai.manager.metrics import Metrics
 from backendai.manager.operations import sessions as operations
-from backendai.manager.operations.enqueue import Capacities, CreateSession, create
+from backendai.manager.operations.enqueue import CreateSession, create
 from backendai.manager.orchestrator import Orchestrator
+from backendai.manager.possible import Capacities
 from backendai.manager.serve import SPECS
 from backendai.manager.store.engine import open_store
 from backendai.manager.store.held import find_holding

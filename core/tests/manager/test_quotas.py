@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
-from backendai.manager.store.admission import Asking, admit, longest
+from backendai.manager.store.admission import Asking, Limits, admit, longest
 from backendai.manager.store.engine import Store, Tx, open_store
 from backendai.manager.store.quotas import Purse, Taker, for_group, lock, read_quotas, settle_quotas
 from backendai.manager.store.schema import DEFAULT, PROJECT, domains, kernels, quotas, sessions, users
@@ -145,6 +145,11 @@ async def test_used_is_the_sum_of_what_is_held_and_never_more_than_the_limit(sto
         assert all(found[key] == sums[key] <= limit for key, limit in limits.items()), (seed, found)
 
 
+async def asked(store: Store, asking: Asking) -> bool:
+    lines = await Limits().of(store, asking.one.scopes, asking.one.group)
+    return await store.read(lambda connection: admit(connection, lines, asking))
+
+
 async def hold(store: Store, id: str, cpus: list[int], state: str = "RUNNING", holds: bool = True) -> None:
     """Write a session with kernels as the orchestrator leaves it."""
 
@@ -181,10 +186,10 @@ async def test_everything_that_is_too_much_is_named_at_once(store: Store) -> Non
     given: Any = {"amounts": {"cpu": 3000, "mem": 1 << 30, "sessions": 1}}
     asking = Asking(Taker("u1", PROJECT, DEFAULT, DEFAULT, **given), kernels=3, time_limit_s=7200.0)
     with pytest.raises(Failure) as refused:
-        await store.read(lambda connection: admit(connection, asking))
+        await asked(store, asking)
     assert refused.value.code == "rejected" and refused.value.message == (
-        "Quotas do not allow it: user ada may hold 2 cpu, and this alone needs 3; project default may have 2 kernels in a session, and "
-        "this has 3; domain default may run for 1h, and this wants 2h; user ada may have 1 waiting, and has 1. "
+        "Quotas do not allow it: user ada may hold 2 cpu, and this alone needs 3; user ada may have 1 waiting, and has 1; project default "
+        "may have 2 kernels in a session, and this has 3; domain default may run for 1h, and this wants 2h. "
         "Ask for less, or your administrator for more; see `bai quota ls`.")
 
 
@@ -192,17 +197,21 @@ async def test_a_full_queue_is_a_matter_of_time(store: Store) -> None:
     await hold(store, "s1", [1], state="PENDING", holds=False)
     await allow(store, ("user", "u1", "waiting", 2), ("user", "u2", "cpu", 1))
     asking = Asking(taker(1000))
-    assert await store.read(lambda connection: admit(connection, asking)), "who waits was counted"
-    assert not await store.read(lambda connection: admit(connection, Asking(taker(1, user="u3"))))
+    assert await asked(store, asking), "who waits was counted"
+    assert not await asked(store, Asking(taker(1, user="u3")))
     await hold(store, "s2", [1], state="PENDING", holds=False)
     with pytest.raises(Failure, match="may have 2 waiting, and has 2") as refused:
-        await store.read(lambda connection: admit(connection, asking))
+        await asked(store, asking)
     assert refused.value.code == "too-many"
 
 
 async def test_the_shortest_lifetime_counts(store: Store) -> None:
     await allow(store, ("user", "u1", "lifetime", 3600), ("domain", DEFAULT, "lifetime", 1800))
     await allow(store, ("user", "u1", "lifetime", 60), group="gpu")
-    scopes = ("u1", PROJECT, DEFAULT)
-    assert [await store.read(lambda c, g=g: longest(c, scopes, g)) for g in (DEFAULT, "gpu")] == [1800.0, 60.0]  # type: ignore[misc]  # bound at once
-    assert await store.read(lambda c: longest(c, ("u9",), DEFAULT)) is None
+    scopes, limits = ("u1", PROJECT, DEFAULT), Limits()
+    assert [longest(await limits.of(store, scopes, group)) for group in (DEFAULT, "gpu")] == [1800.0, 60.0]
+    assert longest(await limits.of(store, ("u9",), DEFAULT)) is None
+    await allow(store, ("user", "u1", "lifetime", 5), group="tiny")
+    assert await limits.of(store, ("u1",), "tiny") == await limits.of(store, ("u1",), "")
+    limits.forget()
+    assert longest(await limits.of(store, ("u1",), "tiny")) == 5.0

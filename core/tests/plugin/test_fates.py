@@ -375,9 +375,11 @@ async def test_a_variant_has_options_of_its_own_and_is_stopped_with_the_host(she
     async with started(options={"toy_v1.chosen": {"word": "set"}}) as host:
         other = await host.variant(ONE, "chosen", {"word": "other"})
         assert (host.one(ONE, "chosen").name("x"), other.name("x")) == ("set", "other")
-        assert await host.variant(ONE, "chosen", {"word": "other"}) is other and await host.variant(ONE, "chosen", {}) is host.one(ONE, "chosen")
+        assert await host.variant(ONE, "chosen", {"word": "other"}) is other
+        assert await host.variant(ONE, "chosen", {}) is host.one(ONE, "chosen")
         host.check(ONE, "chosen", {"word": "fine"})
-        for name, options, said in (("gone", {}, "not installed"), ("chosen", {"wort": "x"}, "known are: word"), ("chosen", {"word": 3}, "str")):
+        wrong: Any = (("gone", {}, "not installed"), ("chosen", {"wort": "x"}, "known are: word"), ("chosen", {"word": 3}, "str"))
+        for name, options, said in wrong:
             with pytest.raises((Missing, Incompatible), match=said):
                 host.check(ONE, name, options)
     assert sorted(sys.modules[module].Chosen.stopped) == ["other", "set"]

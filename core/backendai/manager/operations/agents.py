@@ -1,21 +1,28 @@
-"""Agents: the nodes that lend their slots."""
+"""Agents: the nodes that lend their slots, and what their operator wants of them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, func, or_, select
+from sqlalchemy import Row, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backendai.manager.access import Caller
+from backendai.manager.access import Caller, Thing, Verb, require
 from backendai.manager.context import Context
+from backendai.manager.operations.groups import find_group
 from backendai.manager.operations.registry import Input, Nothing, Page, declare
-from backendai.manager.store.schema import agent_slots, agents, kernels
+from backendai.manager.store.engine import Tx
+from backendai.manager.store.nodes import merge_labels
+from backendai.manager.store.schema import agent_slots, agents, groups, kernels
 from backendai.model.errors import Failure
 from backendai.model.slots import plain_slots
 from backendai.model.views import Agent
+
+_LABEL = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/-]{0,62}")
+_VALUE = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
@@ -26,6 +33,20 @@ class AgentInfo(msgspec.Struct, frozen=True):
     limits: Mapping[str, str] = {}
     default_image: str = ""
     plugins: tuple[Mapping[str, str], ...] = ()
+    labels: Mapping[str, str] = {}
+
+
+class ChangeAgent(Input, frozen=True):
+    """id: an agent's id or name. What is left out stays. group: by name. cordoned: nothing new is placed on it.
+
+    draining: and what may move is moved, the rest runs to its end; it is cordoned, too. labels: to set by name; null takes one away.
+    """
+
+    id: str
+    group: str | None = None
+    cordoned: bool | None = None
+    draining: bool | None = None
+    labels: Mapping[str, str | None] | None = None
 
 
 class OneAgent(Input, frozen=True):
@@ -47,9 +68,43 @@ async def get(context: Context, caller: Caller, input: OneAgent) -> Agent:
     return found[0]
 
 
+async def change(context: Context, caller: Caller, input: ChangeAgent) -> Agent:
+    """Move an agent to another group, cordon or drain it, or label it. What runs on it goes on."""
+    require(caller, Verb.CHANGE, Thing("agent"))
+    agent = await get(context, caller, OneAgent(id=input.id))
+    values: dict[str, Any] = {}
+    if input.group is not None:
+        values["group_id"] = (await find_group(context, input.group)).id
+    if input.cordoned is not None or input.draining is not None:
+        draining = bool(input.draining) if input.cordoned is not False or input.draining else False
+        values |= {"draining": draining, "cordoned": draining or bool(input.cordoned)}
+    labels = {} if input.labels is None else input.labels
+    for name, value in labels.items():
+        if _LABEL.fullmatch(name) is None or (value is not None and _VALUE.fullmatch(value) is None):
+            raise Failure("invalid-request", f"labels: {name}={value} is none; use letters, digits and '._/-', at most 63 for each.")
+
+    async def job(tx: Tx) -> None:
+        row = (await tx.connection.execute(select(agents.c.info, agents.c.overrides).where(agents.c.id == agent.id))).first()
+        if row is None:
+            raise Failure("not-found", f"The agent {agent.name} has just gone; see `bai agents`.")
+        over = msgspec.json.decode(row.overrides) | dict(labels)
+        own = msgspec.json.decode(row.info, type=AgentInfo).labels
+        over = {name: value for name, value in over.items() if value is not None or name in own}
+        values["overrides"] = msgspec.json.encode(over).decode()
+        values["labels"] = msgspec.json.encode(merge_labels(own, over)).decode()
+        await tx.connection.execute(update(agents).where(agents.c.id == agent.id).values(values))
+        tx.event("agent.changed", agent.id, None, {"by": caller.user.name, "name": agent.name, "changed": sorted(values)})
+        tx.after(context.capacities.forget)
+        tx.after(context.bus.wake)
+
+    await context.store.write(job)
+    return await get(context, caller, OneAgent(id=agent.id))
+
+
 async def find_agents(context: Context, id_or_name: str | None = None) -> tuple[Agent, ...]:
     """Return every agent by name, or the one that is meant."""
-    query = select(agents).order_by(agents.c.name)
+    query = (select(agents, groups.c.name.label("group")).select_from(agents.outerjoin(groups, agents.c.group_id == groups.c.id))
+             .order_by(agents.c.name))
     if id_or_name is not None:
         query = query.where(or_(agents.c.id == id_or_name, agents.c.name == id_or_name))
     held = select(kernels.c.agent_id, func.count().label("count")).where(kernels.c.holds).group_by(kernels.c.agent_id)
@@ -69,10 +124,12 @@ def _to_agent(row: Row[Any], slots: Sequence[Row[Any]], held: int) -> Agent:
         arch=row.arch, runtime=row.runtime, engine=row.engine, default_image=info.default_image, features=info.features,
         missing=info.missing, limits=info.limits, capacity=plain_slots({s.slot: s.capacity for s in slots}),
         used=plain_slots({s.slot: s.used for s in slots}), free=plain_slots({s.slot: max(0, s.capacity - s.used) for s in slots}),
-        kernels=held, last_seen=row.last_seen, created_at=row.created_at)
+        kernels=held, last_seen=row.last_seen, created_at=row.created_at, group=row.group or "", cordoned=row.cordoned,
+        draining=row.draining, labels=msgspec.json.decode(row.labels))
 
 
 OPERATIONS = (
     declare("agents.list", list_, "GET", "/v1/agents"),
     declare("agents.get", get, "GET", "/v1/agents/{id}"),
+    declare("agents.update", change, "PATCH", "/v1/agents/{id}", mutates=True),
 )

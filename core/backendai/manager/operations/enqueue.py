@@ -8,22 +8,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.access import Caller, Verb, require
 from backendai.manager.context import Context
 from backendai.manager.operations.once import create_once, remember, violates
 from backendai.manager.operations.registry import Input
+from backendai.manager.operations.terms import Choice, Terms, find_terms
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.owners import Place, check_open, check_usable, find_place
-from backendai.manager.store.schema import agent_slots, kernels, sessions
+from backendai.manager.store.schema import kernels, sessions
 from backendai.manager.store.sessions import find_session, show
 from backendai.model.errors import Failure
 from backendai.model.image import check_image
 from backendai.model.session import Mount, Network, Session, SessionSpec, SessionState, SessionType, check_mount, check_session_name
-from backendai.model.slots import format_slots, parse_slots, plain_slots
+from backendai.model.slots import parse_slots, plain_slots
 from backendai.spec import Reject
 from backendai.spec.hook_v20 import SPEC as HOOK
 from backendai.spec.hook_v20 import Enqueue
@@ -57,6 +57,7 @@ class CreateSession(Input, frozen=True):
     type: interactive idles until it is stopped, batch runs one command. name: one is made up when there is none.
     image: NAME:TAG, or none for the runtime's default. command: argv; none in a batch session means the image's own.
     slots: such as ``{"cpu": 1, "mem": "512m"}``. project: NAME, or DOMAIN/NAME; your own when left out.
+    group: the resource group. preset: a named bundle of slots; *slots* come before it. reservation: an advance one to run in.
     priority: 0 to 100, higher first. time_limit_s: of running. grace_s: from SIGTERM to SIGKILL.
     """
 
@@ -74,6 +75,9 @@ class CreateSession(Input, frozen=True):
     workdir: str | None = None
     tags: tuple[str, ...] = ()
     project: str | None = None
+    group: str | None = None
+    preset: str | None = None
+    reservation: str | None = None
 
 
 async def create(context: Context, caller: Caller, input: CreateSession) -> Session:
@@ -86,11 +90,12 @@ async def create(context: Context, caller: Caller, input: CreateSession) -> Sess
 
 
 async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Session:
-    spec = to_spec(input, context.config.default_slots)
     place = await find_place(context.places, context.store, caller, input.project)
     require(caller, Verb.CREATE, place.thing("session"))
     check_usable(place)
-    await check_possible(context, spec.slots)
+    terms = await find_terms(context, caller, place, input.type.value, Choice(input.group, input.preset, input.reservation))
+    spec = terms.apply(to_spec(input, {**context.config.default_slots, **terms.slots}))
+    await terms.check(context, spec)
     enqueue = Enqueue(context.new_id(), caller.user, spec, place.name, place.domain)
     hooked = bool(context.host.each(HOOK))
     if hooked:
@@ -100,7 +105,7 @@ async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Se
             raise Failure("rejected", veto.reason) from veto
     while True:
         try:
-            session = await _insert(context, caller, enqueue, place)
+            session = await _insert(context, caller, enqueue, place, terms)
             break
         except IntegrityError as error:
             if not violates(error, sessions):
@@ -114,20 +119,24 @@ async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Se
     return session
 
 
-async def _insert(context: Context, caller: Caller, enqueue: Enqueue, place: Place) -> Session:
+async def _insert(context: Context, caller: Caller, enqueue: Enqueue, place: Place, terms: Terms) -> Session:
     now, spec, kernel = context.clock(), enqueue.spec, context.new_id()
     row = {"id": enqueue.id, "owner_id": caller.id, "name": spec.name, "type": spec.type.value,
            "spec": _encoder.encode(spec).decode(), "priority": spec.priority, "state": SessionState.PENDING.value,
            "state_since": now, "stop": False, "reason": "", "hold": "", "created_at": now,
-           "project_id": place.id, "domain_id": place.domain_id}
+           "project_id": place.id, "domain_id": place.domain_id, "group_id": terms.group.id}
     container = {"id": kernel, "session_id": enqueue.id, "role": "main", "idx": 1, "slots": _encoder.encode(spec.slots).decode(),
                  "holds": False, "state": ""}
 
     async def job(tx: Tx) -> None:
         if not context.places.sure_of(place):
             await check_open(tx.connection, place)
-        tx.later(sessions, row)
-        tx.later(kernels, container)
+        if await terms.admit(context, tx.connection, spec):  # the next in this commit must see it wait
+            await tx.connection.execute(insert(sessions), [row])
+            await tx.connection.execute(insert(kernels), [container])
+        else:
+            tx.later(sessions, row)
+            tx.later(kernels, container)
         remember(tx, caller, enqueue.id, now)
         tx.event("session.created", enqueue.id, caller.id, {"by": caller.user.name, "name": spec.name, "state": "PENDING"})
         tx.after(context.bus.wake)
@@ -138,7 +147,7 @@ async def _insert(context: Context, caller: Caller, enqueue: Enqueue, place: Pla
         state=SessionState.PENDING, result=None, exit_code=None, reason="", hold="", agent=None, priority=spec.priority,
         slots=plain_slots(spec.slots), env=spec.env, network=spec.network, mounts=spec.mounts, tags=spec.tags,
         time_limit_s=spec.time_limit_s, progress="", created_at=now, started_at=None, ended_at=None,
-        project=place.name, domain=place.domain)
+        project=place.name, domain=place.domain, group=terms.group.name)
 
 
 def to_spec(input: CreateSession, default_slots: Mapping[str, int]) -> SessionSpec:
@@ -189,48 +198,6 @@ def _check_numbers(input: CreateSession) -> None:
         raise Failure("invalid-request", "time_limit_s: must be more than 0 and at most a year, or left out for no limit.")
     if not 0 <= input.grace_s <= MOST_GRACE_S:
         raise Failure("invalid-request", f"grace_s: must be from 0 to {MOST_GRACE_S:g}.")
-
-
-async def check_possible(context: Context, wanted: Mapping[str, int]) -> None:
-    """Raise when no registered agent, however empty, could hold *wanted*. Without any agent everything may come true."""
-    capacities = await context.capacities.get(context)
-    if _fits(wanted, capacities):
-        return
-    capacities = await context.capacities.get(context, fresh=True)  # an agent may have joined a moment ago
-    if _fits(wanted, capacities):
-        return
-    known = sorted({name for slots in capacities.values() for name in slots})
-    if unknown := sorted(wanted.keys() - set(known)):
-        raise Failure("bad-slots", f"No agent has {', '.join(unknown)}; there are: {', '.join(known) or 'none'}.")
-    most = {name: max(slots.get(name, 0) for slots in capacities.values()) for name in wanted}
-    said = f"No agent has {format_slots(wanted)}; the most that any has of each is {format_slots(most)}. Ask for less."
-    raise Failure("impossible", said)
-
-
-def _fits(wanted: Mapping[str, int], capacities: Mapping[str, Mapping[str, int]]) -> bool:
-    return not capacities or any(all(slots.get(n, 0) >= amount for n, amount in wanted.items()) for slots in capacities.values())
-
-
-class Capacities:
-    """What each registered agent has in all, read again when it is older than a second."""
-
-    def __init__(self) -> None:
-        self._known: Mapping[str, Mapping[str, int]] = {}
-        self._until = 0.0
-
-    async def get(self, context: Context, *, fresh: bool = False) -> Mapping[str, Mapping[str, int]]:
-        """Return capacity by slot by agent. fresh: as it is now."""
-        if fresh or not self._known or context.clock() >= self._until:
-            self._known = await context.store.read(_read_capacities)
-            self._until = context.clock() + 1.0
-        return self._known
-
-
-async def _read_capacities(connection: AsyncConnection) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for row in await connection.execute(select(agent_slots.c.agent_id, agent_slots.c.slot, agent_slots.c.capacity)):
-        found.setdefault(row.agent_id, {})[row.slot] = row.capacity
-    return found
 
 
 def make_name(numbers: int = 10_000) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backendai.manager.access import Caller, Thing, Verb, may, require
 from backendai.manager.context import Context
 from backendai.manager.operations.once import create_once, remember, violates
-from backendai.manager.operations.registry import Input, Nothing, Page, Permission, declare
+from backendai.manager.operations.registry import Input, Nothing, Page, declare
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.groups import Group as Row
 from backendai.manager.store.groups import read_groups
@@ -176,9 +176,9 @@ async def show_groups(context: Context, caller: Caller, name: str | None = None)
             .group_by(agents.c.group_id, agent_slots.c.slot).order_by(agent_slots.c.slot))
 
     async def job(connection: AsyncConnection) -> tuple[Group, ...]:
-        rows = [group for group in await read_groups(connection) if name is None or name in (group.id, group.name)]
-        rows = [group for group in rows if may(caller, Verb.READ, Thing("group", open_to=group.open_to, name=group.name))]
         scopes = await read_scopes(connection)
+        rows = [group for group in await read_groups(connection)
+                if (name is None or name in (group.id, group.name)) and _sees(caller, group, scopes)]
         states = [tuple(row) for row in await connection.execute(counts)]
         slots = [tuple(row) for row in await connection.execute(sums)]
         nodes = [tuple(row) for row in await connection.execute(select(agents.c.group_id, agents.c.name).order_by(agents.c.name))]
@@ -188,6 +188,13 @@ async def show_groups(context: Context, caller: Caller, name: str | None = None)
     if name is not None and not found:
         raise Failure("not-found", f"There is no resource group {name!r} for you; see `bai group ls`.")
     return found
+
+
+def _sees(caller: Caller, group: Row, scopes: Mapping[str, Scope]) -> bool:
+    """Tell whether *caller* may use a group somewhere, or administers the domain of a project that may."""
+    domains = {scope.domain_id for id in group.open_to if (scope := scopes.get(id)) is not None and scope.kind == "project"}
+    open_to = group.open_to | (caller.domains & domains and {caller.domain_id})
+    return may(caller, Verb.READ, Thing("group", open_to=open_to, name=group.name))
 
 
 def _show(group: Row, scopes: Mapping[str, Scope], states: Iterable[Any], slots: Iterable[Any], nodes: Iterable[Any]) -> Group:
@@ -276,8 +283,8 @@ def _follow(context: Context, tx: Tx, event: str, caller: Caller, group: Row) ->
 
 OPERATIONS = (
     declare("groups.list", list_, "GET", "/v1/groups"),
-    declare("groups.create", create, "POST", "/v1/groups", status=201, permission=Permission.ADMIN, mutates=True, creates=True),
+    declare("groups.create", create, "POST", "/v1/groups", status=201, mutates=True, creates=True),
     declare("groups.get", get, "GET", "/v1/groups/{name}"),
-    declare("groups.update", change, "PATCH", "/v1/groups/{name}", permission=Permission.ADMIN, mutates=True),
-    declare("groups.delete", remove, "DELETE", "/v1/groups/{name}", status=204, permission=Permission.ADMIN, mutates=True),
+    declare("groups.update", change, "PATCH", "/v1/groups/{name}", mutates=True),
+    declare("groups.delete", remove, "DELETE", "/v1/groups/{name}", status=204, mutates=True),
 )

@@ -42,7 +42,9 @@ async def list_(context: Context, caller: Caller, input: Nothing) -> Images:
     for agent in there:
         answer = answers[agent.name]
         if not isinstance(answer, Failure):
-            rows += [msgspec.convert({**image, "agent": agent.name}, Image) for image in answer.get("images", ())]
+            found = [msgspec.convert({**image, "agent": agent.name}, Image) for image in answer.get("images", ())]
+            context.images.learn(agent.id, [(image.name, image.labels) for image in found])
+            rows += found
     silent = {name: answer.message for name, answer in answers.items() if isinstance(answer, Failure)}
     return Images(tuple(sorted(rows, key=lambda row: (row.name, row.agent))), silent)
 

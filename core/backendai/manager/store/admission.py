@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backendai.manager.store.quotas import KERNELS, LIFETIME, OF_SCOPES, SESSIONS, WAITING, Line, Taker, is_soft, to_line
-from backendai.manager.store.schema import domains, groups, projects, quotas, sessions, users
+from backendai.manager.store.quotas import KERNELS, LIFETIME, SESSIONS, WAITING, Line, Taker, is_soft, read_quotas
+from backendai.manager.store.schema import domains, groups, projects, sessions, users
 from backendai.model.errors import Failure
 from backendai.model.slots import format_slots, plain_slots
 from backendai.model.units import format_seconds
+
+if TYPE_CHECKING:
+    from backendai.manager.store.engine import Store
 
 COUNTS = (SESSIONS, WAITING, KERNELS)  # plain numbers, where slots have units
 
@@ -27,13 +32,43 @@ class Asking:
     time_limit_s: float | None = None
 
 
-async def admit(connection: AsyncConnection, asking: Asking) -> bool:
-    """Raise ``Failure`` that names every quota by which *asking* must be refused at once.
+class Limits:
+    """Every quota's limit by scope, in memory until one changes; what is used of it is not remembered."""
+
+    def __init__(self) -> None:
+        self._known: Mapping[str, tuple[Line, ...]] | None = None
+        self._generation = 0
+
+    def forget(self) -> None:
+        """Look again next time: a quota or a domain was changed."""
+        self._generation += 1
+        self._known = None
+
+    async def of(self, store: Store, scopes: Iterable[str], group: str) -> tuple[Line, ...]:
+        """Return the quotas that somebody of *scopes* (ids) has in *group*."""
+        known = self._known
+        if known is None:
+            generation, found = self._generation, defaultdict[str, tuple[Line, ...]](tuple)
+            for line in await store.read(read_quotas):
+                found[line.scope_id] += (line,)
+            known = dict(found)
+            if generation == self._generation:
+                self._known = known
+        return tuple(line for scope in scopes for line in known.get(scope, ()) if line.group_id in ("", group)) if known else ()
+
+
+def longest(lines: Iterable[Line]) -> float | None:
+    """Return the longest time that a session under *lines* may run, in seconds; None for any."""
+    return min((float(line.limit) for line in lines if line.what == LIFETIME), default=None)
+
+
+async def admit(connection: AsyncConnection, lines: Sequence[Line], asking: Asking) -> bool:
+    """Raise ``Failure`` that names every one of *lines* by which *asking* must be refused at once.
 
     Return whether those that wait were counted: then the new rows must be written before another session is asked for.
     """
-    rows = (await connection.execute(OF_SCOPES, {"ids": sorted(asking.one.scopes)})).all()
-    lines = sorted((line for line in map(to_line, rows) if line.group_id in ("", asking.one.group)), key=lambda line: line.id)
+    if not lines:
+        return False
     waiting = {line.id: await _count_waiting(connection, line) for line in lines if line.what == WAITING}
     broken = [line for line in lines if _breaks(line, asking, waiting, lines)]
     if not broken:
@@ -43,13 +78,6 @@ async def admit(connection: AsyncConnection, asking: Asking) -> bool:
     only_waiting = all(line.what == WAITING for line in broken)
     hint = "Wait until some have started." if only_waiting else "Ask for less, or your administrator for more; see `bai quota ls`."
     raise Failure("too-many" if only_waiting else "rejected", f"Quotas do not allow it: {said}. {hint}")
-
-
-async def longest(connection: AsyncConnection, scopes: Iterable[str], group: str) -> float | None:
-    """Return the longest time that a session of *scopes* may run in *group*, in seconds; None for any."""
-    where = (quotas.c.scope_id.in_(list(scopes)), quotas.c.what == LIFETIME, quotas.c.group_id.in_(["", group]))
-    limits = (await connection.execute(select(quotas.c.limit).where(*where))).scalars().all()
-    return float(min(limits)) if limits else None
 
 
 def format_quota(what: str, amount: int) -> str:

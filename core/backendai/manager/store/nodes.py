@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 from sqlalchemy import delete, insert, select, update
 
 from backendai.manager.store.engine import Tx
-from backendai.manager.store.schema import agent_slots, agents, kernels, tokens
+from backendai.manager.store.schema import agent_slots, agents, kernels, slot_types, tokens
 from backendai.model.errors import Failure
+from backendai.model.slots import SlotDecl
 from backendai.wire.link import Hello
 
 
@@ -26,14 +27,40 @@ async def join(tx: Tx, hello: Hello, connected: Collection[str], now: float) -> 
             raise Failure("name-taken", said)
         await tx.connection.execute(update(agents).where(agents.c.id == namesake).values(name=namesake))
     info = {"features": hello.features, "missing": hello.missing, "limits": hello.limits, "default_image": hello.default_image,
-            "plugins": hello.plugins}
+            "plugins": hello.plugins, "labels": hello.labels, "networks": hello.networks}
+    over = (await tx.connection.execute(select(agents.c.overrides).where(agents.c.id == hello.agent))).scalar()
+    labels = merge_labels(hello.labels, msgspec.json.decode(over or "{}"))
     row = {"name": hello.name, "version": hello.version[:32], "arch": hello.arch[:16], "runtime": hello.runtime[:64],
-           "engine": hello.engine[:128], "info": msgspec.json.encode(info).decode(), "connected": True, "why": hello.why, "last_seen": now}
+           "engine": hello.engine[:128], "info": _text(info), "connected": True, "why": hello.why, "last_seen": now,
+           "labels": _text(labels), "address": hello.address[:64], "devices": _text(hello.devices)}
     if not (await tx.connection.execute(update(agents).where(agents.c.id == hello.agent).values(row))).rowcount:
         await tx.connection.execute(insert(agents), [{**row, "id": hello.agent, "created_at": now}])
     await set_capacity(tx, hello.agent, hello.capacity)
+    await declare_slots(tx, hello.slots)
     tx.event("agent.connected", hello.agent, None, {"name": hello.name, "why": hello.why})
     return namesake
+
+
+def merge_labels(own: Mapping[str, str], over: Mapping[str, str | None]) -> dict[str, str]:
+    """Return an agent's labels: its own, and what its operator wants instead; None hides one."""
+    return {name: value for name, value in {**own, **over}.items() if value is not None}
+
+
+async def declare_slots(tx: Tx, declared: Iterable[SlotDecl]) -> None:
+    """Write down what slots are like; the newest word counts."""
+    if not declared:
+        return
+    known = {row.name: tuple(row)[1:] for row in await tx.connection.execute(select(slot_types))}
+    for slot in declared:
+        row = {"kind": slot.kind.value, "quantum": slot.quantum, "unit": slot.unit[:32], "title": slot.title[:64]}
+        if slot.name not in known:
+            await tx.connection.execute(insert(slot_types), [{"name": slot.name[:64], **row}])
+        elif known[slot.name] != tuple(row.values()):
+            await tx.connection.execute(update(slot_types).where(slot_types.c.name == slot.name).values(row))
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 async def bind(tx: Tx, token_id: str, hello: Hello, namesake: str | None) -> None:
@@ -81,14 +108,17 @@ async def leave(tx: Tx, agent_id: str, now: float) -> None:
         tx.event("agent.disconnected", agent_id, None, {"name": row.name})
 
 
-async def note(tx: Tx, agent_id: str, why: str, capacity: Mapping[str, int] | None, now: float) -> None:
-    """Write down an agent's sign of life. capacity: None when it did not change."""
+async def note(tx: Tx, agent_id: str, why: str, capacity: Mapping[str, int] | None, now: float,
+               devices: Mapping[str, Mapping[str, int]] | None = None) -> None:
+    """Write down an agent's sign of life. capacity, devices: None when they did not change."""
     row = (await tx.connection.execute(select(agents.c.name, agents.c.why).where(agents.c.id == agent_id))).first()
     if row is None:
         return
     await tx.connection.execute(update(agents).where(agents.c.id == agent_id).values(why=why, last_seen=now))
     if capacity is not None:
         await set_capacity(tx, agent_id, capacity)
+    if devices is not None:
+        await tx.connection.execute(update(agents).where(agents.c.id == agent_id).values(devices=_text(devices)))
     if row.why != why:
         tx.event("agent.unhealthy" if why else "agent.healthy", agent_id, None, {"name": row.name, "why": why})
 

@@ -128,7 +128,8 @@ agents = Table(
     Column("group_id", String(26), nullable=False, server_default=DEFAULT),
     Column("cordoned", Boolean, nullable=False, server_default=text("false")),  # nothing new is placed here
     Column("draining", Boolean, nullable=False, server_default=text("false")),  # and what can move is moved
-    Column("labels", Text, nullable=False, server_default="{}"),  # JSON; ``zone`` is its failure domain
+    Column("labels", Text, nullable=False, server_default="{}"),  # JSON: its own with the overrides; ``zone`` is its failure domain
+    Column("overrides", Text, nullable=False, server_default="{}"),  # JSON: labels as the operator wants them; null hides one
     Column("address", String(64), nullable=False, server_default=""),  # by which other nodes reach it
     Column("devices", Text, nullable=False, server_default="{}"),  # JSON: fraction slot to device to amount
 )

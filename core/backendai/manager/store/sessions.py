@@ -11,7 +11,7 @@ from sqlalchemy import Row, bindparam, case, select
 
 from backendai.manager.access import Caller, Verb, may, require
 from backendai.manager.store.owners import thing_of, visible
-from backendai.manager.store.schema import agents, domains, projects, sessions, users
+from backendai.manager.store.schema import agents, domains, groups, projects, sessions, users
 from backendai.model.errors import Failure
 from backendai.model.ids import is_id
 from backendai.model.session import FINAL, Result, Session, SessionSpec, SessionState, SessionType
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 FINAL_STATES = tuple(state.value for state in FINAL)
 SESSIONS = (select(sessions, users.c.name.label("owner"), agents.c.name.label("agent"), projects.c.name.label("project"),
-                   domains.c.name.label("domain"))
+                   domains.c.name.label("domain"), groups.c.name.label("group"))
             .select_from(sessions.join(users, sessions.c.owner_id == users.c.id)
                          .join(projects, sessions.c.project_id == projects.c.id).join(domains, sessions.c.domain_id == domains.c.id)
-                         .outerjoin(agents, sessions.c.agent_id == agents.c.id)))
+                         .outerjoin(groups, sessions.c.group_id == groups.c.id).outerjoin(agents, sessions.c.agent_id == agents.c.id)))
 _BY_IDS = SESSIONS.where(sessions.c.id.in_(bindparam("ids", expanding=True)))
 _NEWEST = (case((sessions.c.state.in_(FINAL_STATES), 1), else_=0), sessions.c.id.desc())
 _spec_decoder = msgspec.json.Decoder(SessionSpec)
@@ -116,7 +116,8 @@ def to_session(row: Row[Any], progress: str = "") -> Session:
         exit_code=row.exit_code, reason=row.reason, hold=row.hold, agent=row.agent, priority=row.priority,
         slots=plain_slots(spec.slots), env=spec.env, network=spec.network, mounts=spec.mounts, tags=spec.tags,
         time_limit_s=spec.time_limit_s, progress=progress, created_at=row.created_at, started_at=row.started_at,
-        ended_at=row.ended_at, project=row.project, domain=row.domain)
+        ended_at=row.ended_at, project=row.project, domain=row.domain, group=row.group or "",
+        expires_at=row.expires_at, expires_why=row.expires_why)
 
 
 def show(context: Context, row: Row[Any]) -> Session:

@@ -89,6 +89,7 @@ def _groups() -> None:
                    sa.Column("cordoned", sa.Boolean(), server_default=_FALSE, nullable=False),
                    sa.Column("draining", sa.Boolean(), server_default=_FALSE, nullable=False),
                    sa.Column("labels", sa.Text(), server_default="{}", nullable=False),
+                   sa.Column("overrides", sa.Text(), server_default="{}", nullable=False),
                    sa.Column("address", sa.String(length=64), server_default="", nullable=False),
                    sa.Column("devices", sa.Text(), server_default="{}", nullable=False)):
         op.add_column("agents", column)
@@ -208,7 +209,7 @@ def downgrade() -> None:
         for name in ("project_id", "domain_id", "group_id", "attempt", "not_before", "array_id", "array_index", "claim", "evict",
                      "expires_at", "expires_why", "active_at", "net", "stop_why", "grace_s", "retried"):
             batch.drop_column(name)
-    for table, names in (("agents", ("group_id", "cordoned", "draining", "labels", "address", "devices")),
+    for table, names in (("agents", ("group_id", "cordoned", "draining", "labels", "overrides", "address", "devices")),
                          ("kernels", ("units", "counted_at", "attempt")),
                          ("users", ("domain_id", "project_id")), ("tokens", ("scopes",))):
         with op.batch_alter_table(table) as batch:
