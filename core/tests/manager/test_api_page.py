@@ -65,9 +65,9 @@ def test_the_page_has_every_error_as_it_is() -> None:
 
 
 def test_the_page_has_every_event() -> None:
-    said = set(re.findall(r"`((?:session|agent|user|token)\.[a-z]+)`", PAGE))
+    said = set(re.findall(r"`((?:session|agent|user|token|group|preset|quota|booking)\.[a-z]+)`", PAGE))
     source = "".join(path.read_text() for path in (Path(__file__).parents[2] / "backendai" / "manager").rglob("*.py"))
-    written = set(re.findall(r'"((?:session|agent|user|token)\.[a-z]+)"[, ]', "".join(re.findall(r"\.event\((?!f\").*", source))))
+    written = set(re.findall(r'"((?:session|agent|user|token|group|preset|quota|booking)\.[a-z]+)"[, ]', "".join(re.findall(r"\.event\((?!f\").*", source))))
     assert said == written | {f"session.{state.value.lower()}" for state in SessionState}
 
 
