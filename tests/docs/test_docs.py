@@ -20,7 +20,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BAI = str(Path(sys.executable).with_name("bai"))
-GROUPS = {"config", "image", "plugin", "serve", "token", "user"}  # commands with commands of their own
+GROUPS = {  # commands with commands of their own
+    "agent", "config", "group", "image", "plugin", "preset", "quota", "reservation", "serve", "token", "user",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,24 +16,36 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print the agents, or one in full."""
+    if options.agent is None:
+        return show_all(options.json)
     with connect() as client:
-        if options.agent is not None:
-            agent = client.raw(calls.get_agent(options.agent))
-            if not options.json:
-                show_facts(facts(agent))
-            return show_json(agent) if options.json else 0
+        agent = client.raw(calls.get_agent(options.agent))
+    if not options.json:
+        show_facts(facts(agent))
+    return show_json(agent) if options.json else 0
+
+
+def show_all(as_json: bool) -> int:
+    """Print a table of the agents."""
+    with connect() as client:
         page = client.raw(calls.list_agents())
-    if options.json:
+    if as_json:
         return show_json(page)
-    show_table(("NAME", "STATE", "RUNTIME", "ENGINE", "USED", "SESSIONS", "SEEN", "WHY"), [
-        (a["name"], state(a), a["runtime"], a["engine"], used(a), str(a["kernels"]), f"{age(a['last_seen'])} ago", a["why"])
-        for a in page["items"]])
+    show_table(("NAME", "GROUP", "STATE", "RUNTIME", "ENGINE", "USED", "KERNELS", "LABELS", "SEEN", "WHY"), [
+        (a["name"], a["group"], state(a), a["runtime"], a["engine"], used(a), str(a["kernels"]), labels(a), f"{age(a['last_seen'])} ago",
+         a["why"]) for a in page["items"]])
     return 0
 
 
 def state(agent: dict[str, Any]) -> str:
-    """Say how an agent is, in a word."""
-    return "away" if not agent["connected"] else "healthy" if agent["healthy"] else "unhealthy"
+    """Say how an agent is, in a few words."""
+    is_now = "away" if not agent["connected"] else "healthy" if agent["healthy"] else "unhealthy"
+    return is_now + (", draining" if agent["draining"] else ", cordoned" if agent["cordoned"] else "")
+
+
+def labels(agent: dict[str, Any]) -> str:
+    """Write an agent's labels."""
+    return ",".join(f"{name}={value}" for name, value in sorted(agent["labels"].items()))
 
 
 def used(agent: dict[str, Any]) -> str:
@@ -52,7 +64,9 @@ def facts(agent: dict[str, Any]) -> dict[str, str]:
     return {
         "name": agent["name"],
         "id": agent["id"],
+        "group": agent["group"],
         "state": state(agent),
+        "labels": labels(agent),
         "why": agent["why"],
         "version": agent["version"],
         "machine": agent["arch"],
@@ -63,7 +77,7 @@ def facts(agent: dict[str, Any]) -> dict[str, str]:
         **{f"limits {name}": how for name, how in agent["limits"].items()},
         "capacity": slots(agent["capacity"]),
         "free": slots(agent["free"]),
-        "sessions": str(agent["kernels"]),
+        "kernels": str(agent["kernels"]),
         "last seen": clock(agent["last_seen"]),
         "since": clock(agent["created_at"]),
     }

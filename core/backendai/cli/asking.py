@@ -6,6 +6,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
+from backendai.cli.screen import names_at
 from backendai.client.calls import NewSession
 from backendai.model.errors import Failure
 from backendai.model.session import Mount, Network, SessionType
@@ -26,7 +27,21 @@ def add_options(parser: ArgumentParser) -> None:
     add("--network", choices=[network.value for network in Network], help="private: itself only; outward: the outside, too")
     add("--priority", type=int, metavar="0-100", help="higher goes first")
     add("--grace", metavar="TIME", help="from SIGTERM to SIGKILL when it is stopped")
+    name_group(parser)
+    add("--preset", metavar="NAME", help="a named bundle of slots; see `bai preset ls`")
+    add("--reservation", metavar="NAME", help="run in this advance reservation")
     add("--tag", action="append", default=[], help="for you to find it by")
+
+
+def name_group(parser: ArgumentParser) -> None:
+    """Add the option that names a resource group; the shell completes it."""
+    action = parser.add_argument("--group", metavar="NAME", help="the resource group; see `bai group ls`")
+    action.completer = complete_groups  # type: ignore[attr-defined]  # argcomplete looks for it
+
+
+def complete_groups(**_: object) -> list[str]:
+    """Return the names that the shell may complete a resource group to."""
+    return names_at("/v1/groups")
 
 
 def new_session(options: Namespace, type: SessionType, command: Sequence[str] = ()) -> NewSession:
@@ -34,7 +49,8 @@ def new_session(options: Namespace, type: SessionType, command: Sequence[str] = 
     return NewSession(
         type, options.name, options.image, tuple(command), dict(map(read_variable, options.env)), read_slots(options.resources),
         options.priority, read_time("--timeout", options.timeout), read_time("--grace", options.grace),
-        options.network and Network(options.network), tuple(map(_mount, options.mount)), options.workdir, tuple(options.tag))
+        options.network and Network(options.network), tuple(map(_mount, options.mount)), options.workdir, tuple(options.tag),
+        group=options.group, preset=options.preset, reservation=options.reservation)
 
 
 def read_slots(text: str) -> dict[str, str]:

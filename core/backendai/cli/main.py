@@ -36,6 +36,10 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     },
     "Cluster": {
         "agents": "List the nodes, what they have and how they are.",
+        "agent": "Move, label, cordon and drain nodes.",
+        "group": "Make, list, change and remove resource groups.",
+        "slots": "List what nodes lend.",
+        "preset": "Make, list and remove named bundles of slots.",
         "image": "List, pull, build and remove images.",
         "events": "Show what happened, and follow what happens.",
         "user": "Make, list, change and deactivate accounts.",

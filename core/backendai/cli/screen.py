@@ -105,6 +105,17 @@ def complete_sessions(**_: object) -> list[str]:
         return []
 
 
+def names_at(path: str) -> list[str]:
+    """Return the names of what a list of the API holds, for the shell; none when the platform does not answer."""
+    from backendai.model.errors import Failure
+
+    try:
+        with connect() as client:
+            return [item["name"] for item in client.get(path)["items"]]
+    except Failure:
+        return []
+
+
 class Status:
     """One line on standard error that changes as things go on; on a pipe, a line for each change. Silent for the first second."""
 

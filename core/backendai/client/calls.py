@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from backendai.client.call import ANSWER_S, Call, Sessions, given, make_key
+from backendai.client.house import (
+    change_agent,
+    change_group,
+    create_group,
+    create_preset,
+    get_group,
+    list_groups,
+    list_presets,
+    list_slots,
+    remove_group,
+    remove_preset,
+)
 from backendai.client.owners import (
     change_user,
     create_token,
@@ -26,8 +38,9 @@ if TYPE_CHECKING:
     from backendai.model.views import Agent, Images, Plugin, Ran, SessionStats
 
 __all__ = (  # what is passed on from the modules beside this one
-    "Call", "Sessions", "change_user", "create_token", "create_user", "get_user", "list_tokens", "list_users", "remove_token",
-    "remove_user", "whoami",
+    "Call", "Sessions", "change_agent", "change_group", "change_user", "create_group", "create_preset", "create_token", "create_user",
+    "get_group", "get_user", "list_groups", "list_presets", "list_slots", "list_tokens", "list_users", "remove_group", "remove_preset",
+    "remove_token", "remove_user", "whoami",
 )
 MOST_WAIT_S = 60.0  # that the server lets one request wait
 PAGE = 200  # sessions in one answer, at most
@@ -41,6 +54,7 @@ class NewSession:
 
     image: NAME:TAG. command: argv, for batch sessions. slots: such as ``{"cpu": 1, "mem": "512m"}``. priority: 0 to 100, higher first.
     time_limit_s: of running. grace_s: from SIGTERM to SIGKILL. mounts: folders of the node. workdir: an absolute path.
+    group: the resource group. preset: a named bundle of slots. reservation: an advance one to run in.
     """
 
     type: SessionType = SessionType.BATCH
@@ -56,6 +70,9 @@ class NewSession:
     mounts: Sequence[Mount] = ()
     workdir: str | None = None
     tags: Sequence[str] = ()
+    group: str | None = None
+    preset: str | None = None
+    reservation: str | None = None
 
     def body(self) -> dict[str, Any]:
         """Return it as the API takes it."""

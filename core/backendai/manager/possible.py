@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.store.schema import agent_slots, agents, slot_types
 from backendai.model.errors import Failure
-from backendai.model.image import check_image
 from backendai.model.slots import SCALE, SlotDecl, SlotKind, Slots, format_slots, parse_amount
 
 if TYPE_CHECKING:
@@ -143,7 +142,8 @@ class KnownImages:
 
     def labels(self, image: str) -> Mapping[str, str]:
         """Return the labels of an image by name; none when no agent told of it."""
-        names = {image, check_image(image), image.removesuffix(":latest")}
+        tagged = ":" in image.rpartition("/")[2]
+        names = (image, image.removesuffix(":latest") if tagged else f"{image}:latest")
         return next((some[name] for some in self._labels.values() for name in names if name in some), {})
 
 

@@ -65,9 +65,11 @@ def test_the_page_has_every_error_as_it_is() -> None:
 
 
 def test_the_page_has_every_event() -> None:
-    said = set(re.findall(r"`((?:session|agent|user|token|group|preset|quota|booking)\.[a-z]+)`", PAGE))
+    kinds = "session|agent|user|token|group|preset|quota|booking"
+    said = set(re.findall(rf"`((?:{kinds})\.[a-z]+)`", PAGE))
     source = "".join(path.read_text() for path in (Path(__file__).parents[2] / "backendai" / "manager").rglob("*.py"))
-    written = set(re.findall(r'"((?:session|agent|user|token|group|preset|quota|booking)\.[a-z]+)"[, ]', "".join(re.findall(r"\.event\((?!f\").*", source))))
+    lines = "".join(re.findall(r"(?:\.event|_follow)\((?!f\").*", source))
+    written = set(re.findall(rf'"((?:{kinds})\.[a-z]+)"[, ]', lines))
     assert said == written | {f"session.{state.value.lower()}" for state in SessionState}
 
 

@@ -1,0 +1,61 @@
+"""Calls about resource groups and the rules of the house. Use them as ``backendai.client.calls``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from backendai.client.call import Call, given, make_key
+
+if TYPE_CHECKING:
+    from backendai.model.views import Agent, Group, Preset, SlotType
+
+
+def list_groups() -> Call[tuple[Group, ...]]:
+    return Call("GET", "/v1/groups", "Group", many=True)
+
+
+def get_group(name: str) -> Call[Group]:
+    return Call("GET", _at("groups", name), "Group")
+
+
+def create_group(name: str, key: str = "", **options: Any) -> Call[Group]:
+    """options: as ``POST /v1/groups`` has them; what is None is left out."""
+    return Call("POST", "/v1/groups", "Group", body={"name": name, **given(options)}, key=key or make_key())
+
+
+def change_group(name: str, **options: Any) -> Call[Group]:
+    """options: as for ``create_group``; what is None stays."""
+    return Call("PATCH", _at("groups", name), "Group", body=given(options))
+
+
+def remove_group(name: str) -> Call[None]:
+    return Call("DELETE", _at("groups", name))
+
+
+def change_agent(agent: str, **changes: Any) -> Call[Agent]:
+    """changes: group, cordoned, draining, labels; what is None stays."""
+    return Call("PATCH", _at("agents", agent), "Agent", body=given(changes))
+
+
+def list_slots() -> Call[tuple[SlotType, ...]]:
+    return Call("GET", "/v1/slots", "SlotType", many=True)
+
+
+def list_presets() -> Call[tuple[Preset, ...]]:
+    return Call("GET", "/v1/presets", "Preset", many=True)
+
+
+def create_preset(name: str, slots: Mapping[str, str | int | float], group: str | None = None, about: str = "",
+                  key: str = "") -> Call[Preset]:
+    body = {"name": name, "slots": dict(slots), "about": about, **given({"group": group})}
+    return Call("POST", "/v1/presets", "Preset", body=body, key=key or make_key())
+
+
+def remove_preset(name: str) -> Call[None]:
+    return Call("DELETE", _at("presets", name))
+
+
+def _at(kind: str, name: str) -> str:
+    return f"/v1/{kind}/{quote(name, safe='')}"
