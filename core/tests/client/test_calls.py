@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 FULL = NewSession(SessionType.BATCH, "n", "img:1", ("a", "b"), {"K": "V"}, {"cpu": 1, "mem": "1g"}, 0, 60.0, 0.0, Network.OUTWARD,
-                  (Mount("/a", "/b", True),), "/w", ("t",))
+                  (Mount("/a", "/b", True),), "/w", ("t",), group="g", preset="p", reservation="r")
 EVERY: Mapping[str, Call[Any]] = {
     "create_session": calls.create_session(FULL),
     "list_sessions": calls.list_sessions(True, SessionState.RUNNING, "c", 5),
@@ -50,6 +50,17 @@ EVERY: Mapping[str, Call[Any]] = {
     "create_token": calls.create_token("t", "u", True, 60.0),
     "remove_token": calls.remove_token("i"),
     "watch_events": calls.watch_events(),
+    "list_groups": calls.list_groups(),
+    "get_group": calls.get_group("g"),
+    "create_group": calls.create_group("g", scheduler="fifo", selector="x", scheduler_options={}, selector_options={}, allow=["*"], idle=[],
+                                       half_life_s=60.0, types=["batch"], preemption={"enabled": True}),
+    "change_group": calls.change_group("g", scheduler="", allow=[]),
+    "remove_group": calls.remove_group("g"),
+    "change_agent": calls.change_agent("a", group="g", cordoned=True, draining=False, labels={"zone": None}),
+    "list_slots": calls.list_slots(),
+    "list_presets": calls.list_presets(),
+    "create_preset": calls.create_preset("p", {"cpu": 1}, "g", "about"),
+    "remove_preset": calls.remove_preset("p"),
 }
 API = document(built_in())
 
@@ -151,14 +162,15 @@ def test_a_key_is_made_up_for_each_creation() -> None:
 
 def test_only_what_may_be_sent_twice_is_repeatable() -> None:
     risky = {name for name, call in EVERY.items() if not call.repeatable}
-    assert risky == {"stop_session", "exec_in_session", "pull_image", "build_image", "change_user"}
+    assert risky == {"stop_session", "exec_in_session", "pull_image", "build_image", "change_user", "change_group", "change_agent"}
 
 
 def test_a_body_has_what_was_asked_for() -> None:
     assert FULL.body() == {
         "type": "batch", "name": "n", "image": "img:1", "command": ("a", "b"), "env": {"K": "V"}, "slots": {"cpu": 1, "mem": "1g"},
         "priority": 0, "time_limit_s": 60.0, "grace_s": 0.0, "network": "outward",
-        "mounts": [{"source": "/a", "target": "/b", "readonly": True}], "workdir": "/w", "tags": ("t",)}
+        "mounts": [{"source": "/a", "target": "/b", "readonly": True}], "workdir": "/w", "tags": ("t",), "group": "g",
+        "preset": "p", "reservation": "r"}
     assert NewSession().body() == {"type": "batch"}
     assert json.loads(calls.create_session(FULL).payload() or b"")["network"] == "outward"
 
