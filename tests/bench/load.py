@@ -47,6 +47,11 @@ class Client:
         while (await self.call("GET", "/v1/sessions?limit=1"))["items"]:  # noqa: ASYNC110 - a client over HTTP has no event to wait for
             await asyncio.sleep(0.02)
 
+    async def text(self, path: str) -> str:
+        """Return what an address says in plain text."""
+        async with self._http.get(path) as answer:
+            return (await answer.read()).decode()
+
     async def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         async with self._http.request(method, path, json=body) as answer:
             found = await answer.json(content_type=None) if answer.status != 204 else {}
