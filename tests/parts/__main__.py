@@ -7,11 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from tests.parts.absent import Absent, strict
 from tests.parts.image import ROOT
@@ -49,35 +53,57 @@ def find_python(version: str) -> str | None:
     return None
 
 
-def steps() -> Iterator[Step]:
-    """Yield what there is to run, the quickest to fail first."""
+def steps() -> Iterator[tuple[Step, ...]]:
+    """Yield what there is to run, the quickest to fail first; those of one tuple side by side, for none of them needs a machine alone."""
     here = sys.executable
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    yield Step("lint", ("scripts/lint.sh",), env={"PATH": f"{Path(here).parent}:{os.environ['PATH']}"})
-    yield Step(f"unit tests, Python {version}", pytest(here, "-m", UNIT, "core", "plugins"))
-    yield Step("contracts, imports, docs", pytest(here, "-m", "not bench", "tests/contracts", "tests/imports", "tests/docs"))
-    yield Step("parts with real engines", pytest(here, "-m", "(system or docker or postgres) and not bench", "core", "plugins"))
-    yield Step("system tests", pytest(here, "-m", "not bench", "tests/system"))
-    yield Step("fault tests", pytest(here, "-m", "not bench", "-s", "tests/faults"))
-    for other in OTHER_VERSIONS:
-        if other == version:
-            continue
-        if (python := find_python(other)) is None:
-            continue
-        folder = f".venv-{other}"
-        yield Step(f"unit tests, Python {other}", pytest(f"{folder}/bin/python", "-m", UNIT, "core", "plugins"),
-                   setup=("scripts/setup.sh", folder, "test", python))
+    yield (Step("lint", ("scripts/lint.sh",), env={"PATH": f"{Path(here).parent}:{os.environ['PATH']}"}),
+           Step(f"unit tests, Python {version}", pytest(here, "-m", UNIT, "core", "plugins")))
+    yield (Step("contracts, imports, docs", pytest(here, "-m", "not bench", "tests/contracts", "tests/imports", "tests/docs")),)
+    yield (Step("parts with real engines", pytest(here, "-m", "(system or docker or postgres) and not bench", "core", "plugins")),)
+    yield (Step("system tests", pytest(here, "-m", "not bench", "tests/system")),)
+    yield (Step("fault tests", pytest(here, "-m", "not bench", "-s", "tests/faults")),)
+    others = {other: found for other in OTHER_VERSIONS if other != version and (found := find_python(other)) is not None}
+    yield tuple(Step(f"unit tests, Python {other}", pytest(f".venv-{other}/bin/python", "-m", UNIT, "core", "plugins"),
+                     setup=("scripts/setup.sh", f".venv-{other}", "test", python)) for other, python in others.items())
 
 
-def run(step: Step, env: dict[str, str]) -> tuple[bool, float]:
+def run_all(together: Sequence[Step], env: dict[str, str]) -> list[tuple[str, bool, float]]:
+    """Run steps side by side; return name, whether it went well, and seconds of each. What one says comes when it has ended."""
+    stop = threading.Event()
+    if len(together) == 1:
+        print(f"\n=== {together[0].name}", flush=True)
+        return [(together[0].name, *run(together[0], env, None, stop))]
+    outcomes = []
+    with ThreadPoolExecutor(max(1, len(together))) as pool:
+        print(f"\n... {', '.join(step.name for step in together)}", flush=True)
+        running = {pool.submit(aside, step, env, stop): step for step in together}
+        try:
+            for done in as_completed(running):
+                good, taken, said = done.result()
+                print(f"\n=== {running[done].name}\n{said}", flush=True)
+                outcomes.append((running[done].name, good, taken))
+        finally:
+            stop.set()  # when we are interrupted, the steps are to end too
+    return outcomes
+
+
+def aside(step: Step, env: dict[str, str], stop: threading.Event) -> tuple[bool, float, str]:
+    """Run one step and keep what it says."""
+    with tempfile.TemporaryFile() as out:
+        good, taken = run(step, env, out, stop)
+        out.seek(0)
+        return good, taken, out.read().decode(errors="replace")
+
+
+def run(step: Step, env: dict[str, str], out: IO[bytes] | None, stop: threading.Event) -> tuple[bool, float]:
     """Run one step; return whether it went well and how many seconds it took."""
-    print(f"\n=== {step.name}", flush=True)
     begun = time.monotonic()
     good = True
     for argv in filter(None, (step.setup, step.argv)):
-        with subprocess.Popen(argv, cwd=ROOT, env={**env, **step.env}, start_new_session=True) as process:
+        with subprocess.Popen(argv, cwd=ROOT, env={**env, **step.env}, start_new_session=True, stdout=out, stderr=out) as process:
             try:
-                good = process.wait(STEP_S) == 0 and good
+                good = waited(process, stop) == 0 and good
             except BaseException as why:
                 interrupt(process)
                 if not isinstance(why, subprocess.TimeoutExpired):
@@ -85,6 +111,18 @@ def run(step: Step, env: dict[str, str]) -> tuple[bool, float]:
                 print(f"{step.name}: not within {STEP_S:g} s", flush=True)
                 good = False
     return good, time.monotonic() - begun
+
+
+def waited(process: subprocess.Popen[bytes], stop: threading.Event) -> int:
+    """Wait for a step; raise when it is late, or when the whole run is being interrupted."""
+    deadline = time.monotonic() + STEP_S
+    while not stop.is_set():
+        try:
+            return process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline:
+                raise
+    raise KeyboardInterrupt
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
@@ -104,7 +142,7 @@ def main() -> int:
         absent += [f"Python {version}, whose unit tests are left out." for version in OTHER_VERSIONS if find_python(version) is None]
         for why in absent:
             print(f"Missing here: {why}", flush=True)
-        outcomes = [(step.name, *run(step, {**os.environ, **named})) for step in steps()]
+        outcomes = [outcome for together in steps() for outcome in run_all(together, {**os.environ, **named})]
     print("\n" + "\n".join(f"{'ok    ' if good else 'FAILED'}  {taken:6.0f} s  {name}" for name, good, taken in outcomes))
     if absent and strict():
         print("FAILED: with CI=true every part must be there.")
