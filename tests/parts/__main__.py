@@ -71,11 +71,13 @@ def steps() -> Iterator[tuple[Step, ...]]:
 def run_all(together: Sequence[Step], env: dict[str, str]) -> list[tuple[str, bool, float]]:
     """Run steps side by side; return name, whether it went well, and seconds of each. What one says comes when it has ended."""
     stop = threading.Event()
+    if not together:
+        return []
     if len(together) == 1:
         print(f"\n=== {together[0].name}", flush=True)
         return [(together[0].name, *run(together[0], env, None, stop))]
     outcomes = []
-    with ThreadPoolExecutor(max(1, len(together))) as pool:
+    with ThreadPoolExecutor(len(together)) as pool:
         print(f"\n... {', '.join(step.name for step in together)}", flush=True)
         running = {pool.submit(aside, step, env, stop): step for step in together}
         try:
