@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "token": "Make, list and revoke tokens.",
     },
     "Extensions": {
+        "simulate": "Try schedulers on a trace, or on the platform's own history.",
         "plugin": "List, check, write and diagnose plugins.",
         "completion": "Print what makes your shell complete bai.",
     },

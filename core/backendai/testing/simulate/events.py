@@ -12,7 +12,7 @@ from backendai.model.errors import Failure
 from backendai.model.group import GroupOptions
 from backendai.sokovan.cluster import Cluster
 from backendai.sokovan.plan import Plan, make_plan
-from backendai.sokovan.snapshot import Lease, Snapshot
+from backendai.sokovan.snapshot import Lease
 from backendai.spec.agentselector_v10 import AgentSelector
 from backendai.spec.scheduler_v10 import Scheduler
 from backendai.testing.simulate.record import Record
@@ -120,18 +120,16 @@ class _World:
             raise Failure("plugin-fault", f"The {fault.spec} failed in {fault.hook}() at {now:.0f} s of the trace, with {self._waiting:,} "
                                           f"waiting: {type(fault.error).__name__}: {fault.error}. `bai plugin check` tries its laws.")
         self.record.sample(snapshot, now)
-        self._follow(snapshot, plan, now)
+        self._follow(plan, now)
 
-    def _follow(self, snapshot: Snapshot, plan: Plan, now: float) -> None:
+    def _follow(self, plan: Plan, now: float) -> None:
         """Start who is placed, and have victims end."""
-        units = [getattr(placement, "units", ()) for placement in plan.placements]
-        for placement, unit in zip(plan.placements, units, strict=True):
+        for placement in plan.placements:
             i = self._index[placement.session]
             task, request = self._tasks[i], self._tasks[i].request
             limit = request.time_limit_s
             lease = Lease(request.id, request.user, request.project, request.domain, request.priority, now, request.kernels,
-                          placement.agents, None if limit is None else now + limit, request.preemptible, unit)
-            self._cluster.leave(request.id)
+                          placement.agents, None if limit is None else now + limit, request.preemptible, placement.units)
             self._cluster.hold(lease)
             self._leases[i] = lease
             self._space.take(lease)
@@ -142,7 +140,6 @@ class _World:
             self._evict(self._index[victim.victim], now)
         for session, agents in plan.claims.items():
             request = self._tasks[self._index[session]].request
-            self._cluster.leave(session)
             self._cluster.wait(replace(request, claim=tuple(agents)))
 
     def _evict(self, i: int, now: float) -> None:
@@ -152,7 +149,6 @@ class _World:
             return
         ends = now + self._options.preemption.grace_s
         warned = replace(lease, preemptible=False, ends_by=ends if lease.ends_by is None else min(ends, lease.ends_by))
-        self._cluster.release(lease.id)
         self._cluster.hold(warned)
         self._leases[i] = warned
         heapq.heappush(self._ends, (ends, i, self.record.attempts[i]))

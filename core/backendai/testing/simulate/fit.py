@@ -45,7 +45,7 @@ class Splitter:
         """Return a sentence on slots that were left out."""
         return (f"The nodes have no {', '.join(sorted(self._left))}, so it is not counted.",) if self._left else ()
 
-    def _parts(self, kernel: Slots) -> list[Slots]:
+    def _parts(self, kernel: Slots) -> Sequence[Slots]:
         self._left |= kernel.keys() - self._has
         wants = {slot: amount for slot, amount in kernel.items() if slot in self._has}
         whole = wants.get(self._unit, 0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from backendai.model.errors import Failure
-from backendai.model.slots import Slots, parse_slots
+from backendai.model.slots import Slots, parse_slots, plain_slots
 from backendai.testing.simulate.trace import Job, Tally, Trace, at, by_submission
 
 EXAMPLE = '{"id": "a", "user": "kim", "submitted_at": 0, "duration_s": 60, "slots": {"cpu": 1}}'
@@ -22,9 +22,29 @@ def is_json(text: str) -> bool:
 
 def read_lines(name: str, text: str) -> Trace:
     """Read jobs, one JSON object to a line, or sessions as ``bai ps -a --json`` prints them."""
+    return read_items(name, items(name, text))
+
+
+def read_items(name: str, found: Iterable[tuple[int, Mapping[str, Any]]]) -> Trace:
+    """Read objects, each with the number of its line."""
     tally = Tally()
-    jobs = [job for line, item in items(name, text) if (job := _job(name, line, item, tally)) is not None]
+    jobs = [job for line, item in found if (job := _job(name, line, item, tally)) is not None]
     return Trace("jsonl", by_submission(jobs), unit_of(jobs), notes=tally.notes())
+
+
+def write_lines(trace: Trace) -> str:
+    """Write a trace as ``read_lines`` reads it."""
+    return "".join(json.dumps(_plain(job)) + "\n" for job in trace.jobs)
+
+
+def _plain(job: Job) -> dict[str, Any]:
+    found: dict[str, Any] = {"id": job.id, "user": job.user, "project": job.project, "domain": job.domain, "priority": job.priority,
+                             "submitted_at": job.submitted_at, "duration_s": job.duration_s, "time_limit_s": job.limit_s,
+                             "preemptible": job.preemptible, "models": list(job.models)}
+    same = all(kernel == job.kernels[0] for kernel in job.kernels)
+    slots = {"slots": plain_slots(job.kernels[0])} if same else {}
+    parts: Any = len(job.kernels) if same else [{"slots": plain_slots(kernel)} for kernel in job.kernels]
+    return {name: value for name, value in found.items() if value not in ("", None, [], False)} | slots | {"kernels": parts}
 
 
 def items(name: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

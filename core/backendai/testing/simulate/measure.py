@@ -105,7 +105,8 @@ def measure(record: Record, scheduler: str, selector: str) -> Result:
         decisions_s=record.decisions / planning if planning else 0.0,
         decision_s=(float(np.percentile(record.plan_s, 50)), float(np.percentile(record.plan_s, 99))) if record.plan_s else (0.0, 0.0),
         stopped=record.stopped, curve=_curve(waits),
-        lines={"utilisation": _line(times, used, begin, end), "waiting": _line(times, np.array(record.queue, dtype=np.float64), begin, end)})
+        lines={"utilisation": _line(times, used, begin, end),
+               "waiting": _line(times, np.array(record.queue, dtype=np.float64), begin, end)})
 
 
 def average(times: Floats, values: Floats, begin: float, end: float) -> float:
@@ -119,8 +120,8 @@ def _integral(times: Floats, values: Floats, at: Floats) -> Floats:
     """Return the integral of such a figure from *at[0]* to each of *at*."""
     sums = np.concatenate(([0.0], np.cumsum(values[:-1] * np.diff(times))))
     where = np.clip(np.searchsorted(times, at, side="right") - 1, 0, len(times) - 1)
-    total: Floats = sums[where] + values[where] * np.maximum(0.0, at - times[where])
-    return total - total[0]
+    total = sums[where] + values[where] * np.maximum(0.0, at - times[where])
+    return np.asarray(total - total[0], dtype=np.float64)
 
 
 def _line(times: Floats, values: Floats, begin: float, end: float) -> Line:
@@ -162,23 +163,22 @@ def _classes(record: Record, done: NDArray[np.bool_], waits: Floats, users: Sequ
     tasks = [task for task, ended in zip(record.scene.tasks, done, strict=True) if ended]
     step = 1 if kind_of(record.scene.unit) is SlotKind.BYTES else SCALE
     ranks = [_size_rank(task.size / step) for task in tasks]
+    priorities = [task.request.priority for task in tasks]
     often: dict[str, int] = {}
     for user in users:
         often[user] = often.get(user, 0) + 1
     named = set(sorted(often, key=lambda user: (-often[user], user))[:MOST_USERS])
-    by: dict[str, tuple[list[object], dict[object, str]]] = {
-        "size": (list(ranks), {rank: _size_name(rank) for rank in ranks}),
-        "user": ([(-often[user], user) if user in named else (0, "") for user in users],
-                 {(-often[user], user): user for user in named} | {(0, ""): "others"}),
-        "priority": ([-task.request.priority for task in tasks], {-task.request.priority: str(task.request.priority) for task in tasks})}
-    return {title: _by(keys, waits, names) for title, (keys, names) in by.items()}
+    return {"size": _by([(rank, _size_name(rank)) for rank in ranks], waits),
+            "user": _by([(-often[user], user) if user in named else (0, "others") for user in users], waits),
+            "priority": _by([(-priority, str(priority)) for priority in priorities], waits)}
 
 
-def _by(keys: Sequence[object], waits: Floats, names: Mapping[object, str]) -> dict[str, Waits]:
-    groups: dict[object, list[int]] = {}
+def _by(keys: Sequence[tuple[int, str]], waits: Floats) -> dict[str, Waits]:
+    """Group by what the keys name; their numbers say in which order."""
+    groups: dict[tuple[int, str], list[int]] = {}
     for i, key in enumerate(keys):
         groups.setdefault(key, []).append(i)
-    return {names[key]: _waits(waits[groups[key]]) for key in sorted(groups, key=lambda key: key)}  # type: ignore[type-var,return-value]
+    return {key[1]: _waits(waits[groups[key]]) for key in sorted(groups)}
 
 
 def _size_rank(size: float) -> int:

@@ -10,6 +10,7 @@ from backendai.testing.simulate.trace import Job, Tally, Trace, at, by_submissio
 
 NEEDS = ("timestamp", "duration", "num_gpus")
 UNIT = "cuda.device"
+OMITTED = "has no accelerators or a negative duration, and was left out|have no accelerators or a negative duration, and were left out"
 
 
 def is_philly(head: list[str]) -> bool:
@@ -23,7 +24,7 @@ def read_philly(name: str, text: str) -> Trace:
     for row in rows(name, text, NEEDS):
         gpus, duration = row.read("num_gpus", whole), row.read("duration", real)
         if gpus <= 0 or duration < 0:
-            tally.add("without accelerators or with a negative duration was left out|without accelerators or with a negative duration were left out")
+            tally.add(OMITTED)
             continue
         cluster = row.text("cluster", "all")
         jobs.append(Job(f"philly-{row.line - 1}", row.text("user", cluster), _moment(row), duration, ({UNIT: gpus * SCALE},),

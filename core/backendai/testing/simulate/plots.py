@@ -74,7 +74,8 @@ def bars(title: str, groups: Sequence[str], series: Sequence[Series], y: Axis) -
     thick = room * 0.8 / max(1, len(series))
     for i, group in enumerate(groups):
         begin = LEFT + room * i + room * 0.1
-        body.append(f'<text class="tick" text-anchor="middle" x="{begin + room * 0.4:.1f}" y="{HEIGHT - BOTTOM + 16}">{escape(group)}</text>')
+        body.append(f'<text class="tick" text-anchor="middle" x="{begin + room * 0.4:.1f}" y="{HEIGHT - BOTTOM + 16}">'
+                    f"{escape(group)}</text>")
         for number, one in enumerate(series):
             value = one.y[i]
             if not math.isnan(value):

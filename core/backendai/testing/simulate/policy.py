@@ -16,7 +16,7 @@ from backendai.spec import Spec, agentselector_v10, scheduler_v10
 from backendai.spec.agentselector_v10 import AgentSelector
 from backendai.spec.scheduler_v10 import Scheduler
 
-SELECTOR = "concentrated"
+SCHEDULER, SELECTOR = "fifo", "concentrated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,17 @@ class Policy:
     selector_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{_said(self.scheduler, self.options)}/{_said(self.selector, self.selector_options)}"
+        return f"{self.scheduler_said}/{self.selector_said}"
+
+    @property
+    def scheduler_said(self) -> str:
+        """The scheduler with its options, as ``read_policy`` reads it."""
+        return _said(self.scheduler, self.options)
+
+    @property
+    def selector_said(self) -> str:
+        """The selector with its options."""
+        return _said(self.selector, self.selector_options)
 
 
 def read_policy(text: str, selector: str = SELECTOR) -> Policy:

@@ -45,5 +45,5 @@ def find_format(name: str, text: str) -> str:
         if found:
             return format
     raise at(name, 1, f"this is none of the formats {', '.join(READERS)}. A CSV begins with a line that names its columns "
-                      "(timestamp,duration,num_gpus or cpu_milli,memory_mib,num_gpu), a line of SWF has 18 numbers, and one of JSON an object; "
-                      "--format says which it is.")
+                      "(timestamp,duration,num_gpus or cpu_milli,memory_mib,num_gpu), a line of SWF has 18 numbers, and one of "
+                      "JSON is an object; --format says which it is.")

@@ -14,6 +14,7 @@ from backendai.testing.simulate.fit import Fit, Splitter
 from backendai.testing.simulate.trace import Job, Kind, Tally, Trace
 
 LIMITS = ("auto", "exact", "user", "none")
+DEFAULT = "default"  # project and domain where a trace names none
 LEAST_LIMIT_S = 1.0  # a job that takes no time at all still has a limit
 
 
@@ -111,7 +112,7 @@ def _chosen(trace: Trace, choice: Choice) -> list[Job]:
     return [replace(job, submitted_at=begin + (job.submitted_at - begin) / choice.load) for job in jobs]
 
 
-def _factor(trace: Trace, limit: str) -> float | None | str:
+def _factor(trace: Trace, limit: str) -> float | str | None:
     """Return what a true duration is multiplied with to give the limit, None for no limit, or ``user``."""
     if limit == "auto":
         limit = "user" if any(job.limit_s is not None for job in trace.jobs) else "exact"
@@ -131,7 +132,8 @@ def _factor(trace: Trace, limit: str) -> float | None | str:
 def _task(job: Job, kernels: tuple[Slots, ...], wish: Wishes, factor: float | str | None, unit: str) -> Task:
     limit = job.limit_s if isinstance(factor, str) else None if factor is None else max(LEAST_LIMIT_S, job.duration_s * factor)
     cut = limit is not None and job.duration_s > limit
-    request = Request(job.id, job.user, job.project, job.domain, job.priority, job.submitted_at, kernels, limit, wish, job.preemptible)
+    request = Request(job.id, job.user, job.project or DEFAULT, job.domain or DEFAULT, job.priority, job.submitted_at, kernels, limit, wish,
+                      job.preemptible)
     return Task(request, limit if cut and limit is not None else job.duration_s, sum(kernel.get(unit, 0) for kernel in kernels), cut)
 
 

@@ -45,7 +45,8 @@ def is_swf(text: str) -> bool:
 
 def read_swf(name: str, text: str) -> Trace:
     """Read a trace. A job gets the processors that it asked for, or else those that it had; one that never ran is left out."""
-    head, tally, jobs = {}, Tally(), []
+    tally, jobs = Tally(), []
+    head: dict[str, str] = {}
     for at_line, line in enumerate(text.splitlines(), 1):
         bare = line.strip()
         if bare.startswith(";"):
