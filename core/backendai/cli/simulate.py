@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -56,7 +55,7 @@ def run(options: Namespace) -> int:
 
         options.save.write_text(write_lines(trace))
     scene = set_up(trace, kinds, Choice(options.load, options.sample, options.first, options.limit, options.seed))
-    results = asyncio.run(_each(scene, policies, options.preempt))
+    results = _each(scene, policies, options.preempt)
     _show(options, scene, results)
     return INTERRUPTED if results[-1].stopped else 0
 
@@ -94,7 +93,7 @@ def _live() -> Trace:
         return from_platform(client.http.url, collect(client, True, None)["items"], client.get("/v1/agents")["items"])
 
 
-async def _each(scene: Scene, policies: Sequence[Policy], preempt: bool) -> list[Result]:
+def _each(scene: Scene, policies: Sequence[Policy], preempt: bool) -> list[Result]:
     """Run the scene under each policy, one after the other; an interrupted one is the last."""
     from backendai.model.group import GroupOptions, Preemption
     from backendai.testing.simulate.events import simulate
@@ -105,7 +104,7 @@ async def _each(scene: Scene, policies: Sequence[Policy], preempt: bool) -> list
     results: list[Result] = []
     with Status() as status:
         for policy in policies:
-            async with plugins_of(policy) as (scheduler, selector):
+            with plugins_of(policy) as (scheduler, selector):
                 record = simulate(scene, scheduler, selector, group, _teller(status, str(policy), len(scene.tasks)))
             results.append(measure(record, policy.scheduler_said, policy.selector_said))
             if record.stopped:
@@ -114,14 +113,14 @@ async def _each(scene: Scene, policies: Sequence[Policy], preempt: bool) -> list
 
 
 def _teller(status: Status, name: str, total: int) -> Any:
-    """Return what says now and then how far a run is."""
-    calls = 0
+    """Return what says now and then how far a run is: often on a terminal, each twentieth on a pipe."""
+    calls, step = 0, 1 if sys.stderr.isatty() else max(1, total // 20)
 
     def tell(ended: int, now: float) -> None:
         nonlocal calls
         calls += 1
-        if calls % TOLD_EVERY == 0 and sys.stderr.isatty():
-            status.show(f"{name}: {ended:,} of {total:,} jobs have ended")
+        if calls % TOLD_EVERY == 0 and ended >= step:
+            status.show(f"{name}: {ended // step * step:,} of {total:,} jobs have ended")
 
     return tell
 

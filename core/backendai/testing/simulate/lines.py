@@ -44,7 +44,7 @@ def _plain(job: Job) -> dict[str, Any]:
     same = all(kernel == job.kernels[0] for kernel in job.kernels)
     slots = {"slots": plain_slots(job.kernels[0])} if same else {}
     parts: Any = len(job.kernels) if same else [{"slots": plain_slots(kernel)} for kernel in job.kernels]
-    return {name: value for name, value in found.items() if value not in ("", None, [], False)} | slots | {"kernels": parts}
+    return {name: value for name, value in found.items() if value is not None and value is not False and value not in ("", [])} | slots | {"kernels": parts}
 
 
 def items(name: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -72,10 +72,10 @@ def _each_line(name: str, text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _job(name: str, line: int, item: Mapping[str, Any], tally: Tally) -> Job | None:
-    duration = _duration(name, line, item)
     submitted = _moment(name, line, item, "submitted_at", "created_at")
     if submitted is None:
         raise at(name, line, f"submitted_at is missing; write seconds, as in {EXAMPLE}.")
+    duration = _duration(name, line, item)
     if duration is None:
         tally.add("never ran, or has not ended, and was left out|never ran, or have not ended, and were left out")
         return None

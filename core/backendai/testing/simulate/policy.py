@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,18 +64,22 @@ def with_options(policy: Policy, words: Sequence[str]) -> Policy:
                   {**given["selector"], **policy.selector_options})
 
 
-@asynccontextmanager
-async def plugins_of(policy: Policy) -> AsyncIterator[tuple[Scheduler, AgentSelector]]:
-    """Bring the two plugins up, and no other, and take them down again; raise ``Failure`` where one cannot be used."""
+@contextmanager
+def plugins_of(policy: Policy) -> Iterator[tuple[Scheduler, AgentSelector]]:
+    """Bring the two plugins up, and no other, and take them down again; raise ``Failure`` where one cannot be used.
+
+    What runs between is no task, so that Ctrl-C ends it at once.
+    """
     wanted = {"scheduler_v10": (policy.scheduler, policy.options), "agentselector_v10": (policy.selector, policy.selector_options)}
     specs: tuple[Spec[Any], ...] = (scheduler_v10.SPEC, agentselector_v10.SPEC)
     others = frozenset(found for spec in specs for found in _ids(spec) if found != f"{spec.id}.{wanted[spec.id][0]}")
     host = PluginHost(specs, Settings(others, options={f"{spec}.{name}": options for spec, (name, options) in wanted.items()}))
-    await host.start()
-    try:
-        yield _one(host, scheduler_v10.SPEC, policy.scheduler), _one(host, agentselector_v10.SPEC, policy.selector)
-    finally:
-        await host.stop()
+    with asyncio.Runner() as runner:
+        runner.run(host.start())
+        try:
+            yield _one(host, scheduler_v10.SPEC, policy.scheduler), _one(host, agentselector_v10.SPEC, policy.selector)
+        finally:
+            runner.run(host.stop())
 
 
 def _ids(spec: Spec[Any]) -> list[str]:
