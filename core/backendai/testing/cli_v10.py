@@ -14,7 +14,7 @@ from backendai.testing.laws import Conformance, Violation, Weight, ensure, law
 
 BUILT_IN = frozenset({
     "agents", "completion", "config", "cp", "events", "exec", "help", "image", "info", "login", "logs", "plugin", "ps", "rm", "run",
-    "serve", "start", "stats", "stop", "token", "up", "user", "whoami"})
+    "serve", "simulate", "start", "stats", "stop", "token", "up", "user", "whoami"})
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 

@@ -44,7 +44,8 @@ def _plain(job: Job) -> dict[str, Any]:
     same = all(kernel == job.kernels[0] for kernel in job.kernels)
     slots = {"slots": plain_slots(job.kernels[0])} if same else {}
     parts: Any = len(job.kernels) if same else [{"slots": plain_slots(kernel)} for kernel in job.kernels]
-    return {name: value for name, value in found.items() if value is not None and value is not False and value not in ("", [])} | slots | {"kernels": parts}
+    said = {name: value for name, value in found.items() if value is not None and value is not False and value not in ("", [])}
+    return {**said, **slots, "kernels": parts}
 
 
 def items(name: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -149,12 +149,10 @@ def test_policies_that_cannot_be_read(text: str, said: str) -> None:
 
 
 def test_plugins_that_are_not_there_are_listed_with_those_that_are() -> None:
-    with pytest.raises(Failure, match=r"scheduler_v10\.ghost is not installed\. Here are: .*fifo"):
-        with plugins_of(read_policy("ghost")):
-            pass
-    with pytest.raises(Failure, match=r"scheduler_v10\.fifo is broken: .*unknown option deep"):
-        with plugins_of(read_policy("fifo:deep=1")):
-            pass
+    with pytest.raises(Failure, match=r"scheduler_v10\.ghost is not installed\. Here are: .*fifo"), plugins_of(read_policy("ghost")):
+        pass
+    with pytest.raises(Failure, match=r"scheduler_v10\.fifo is broken: .*unknown option deep"), plugins_of(read_policy("fifo:deep=1")):
+        pass
 
 
 def test_tables_and_json_say_the_same_of_two_runs() -> None:
