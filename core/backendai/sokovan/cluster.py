@@ -127,7 +127,8 @@ class Cluster:
             view=view, names=fleet.names, capacity=fleet.capacity, free=frozen(free), kernels=frozen(fleet.kernels.copy()),
             last_used=frozen(fleet.last_used.copy()), idle=fleet.idle, labels=fleet.labels,
             devices={index: frozen(table.copy()) for index, table in fleet.devices.items()}, device_names=fleet.device_names,
-            device_capacity=fleet.device_capacity, requests=queue.requests.copy(), leases={id: self._leases[id][0] for id in self._ids},
+            device_capacity=fleet.device_capacity, waiting=queue.waiting.copy(), requests=queue.requests.copy(),
+            claims=queue.claims, booked=queue.booked, leases={id: self._leases[id][0] for id in self._ids},
             ends=self._ending.freeze(fleet.number_rows), agents=tuple(fleet.agents[id] for id in sorted(fleet.agents)),
             quotas=tuple(self._quotas.values()), bookings=self._bookings, options=self._options, mix=mix, weights=weights)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from backendai.sokovan.holds import Holds
-from backendai.sokovan.room import BadScores, Room
+from backendai.sokovan.allowance import Short
+from backendai.sokovan.holds import Holds, Sentences
+from backendai.sokovan.preempt import victims
+from backendai.sokovan.room import Cause, Found, Refusal, Room
+from backendai.sokovan.scoring import SelectorFailed
 from backendai.sokovan.snapshot import Snapshot, Units
 from backendai.spec.agentselector_v10 import AgentSelector
-from backendai.spec.scheduler_v10 import Attempt, Outcome, Reserve, Scheduler, Waiting
+from backendai.spec.scheduler_v10 import Attempt, Outcome, QueueView, Reserve, Scheduler, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every waiting session is either placed or has a hold: a sentence that says why it waits.
+    """Every waiting session is either placed or has a hold: a sentence that says why it waits, worked out when it is asked for.
 
     claims: sessions and the agents to be kept for their kernels while those evicted end. starts: when sessions for which room is kept
     will start, seconds since the epoch. order: sessions as the scheduler tried them.
@@ -64,73 +67,116 @@ def make_plan(snapshot: Snapshot, scheduler: Scheduler, selector: AgentSelector,
 
     late: tells that the scheduler has had its time; the edge's clock, for plugins that do not come to an end.
     """
-    view, holds = snapshot.view, Holds(snapshot)
+    view = snapshot.view
     if not view.waiting:
         return Plan()
     if not view.nodes:
-        return Plan(holds={w.id: holds.nobody() for w in view.waiting})
-    talk = _Talk(snapshot, Room(snapshot, selector), holds)
-    fault = talk.hold(scheduler, late)
-    for waiting in view.waiting:
-        if waiting.id not in talk.placed and waiting.id not in talk.holds:
-            talk.holds[waiting.id] = holds.turn() if fault is None else holds.broken(fault.spec)
-    return Plan(tuple(Placement(id, agents) for id, agents in talk.placed.items()), talk.holds, fault, order=tuple(talk.tried))
+        return Plan(holds={w.id: Holds(snapshot).nobody() for w in view.waiting})
+    try:
+        room = Room(snapshot, selector)
+    except SelectorFailed as error:
+        fault = Fault("agentselector", error.hook, error.error)
+        return Plan(holds={w.id: Holds(snapshot).broken(fault.spec) for w in view.waiting}, fault=fault)
+    aside = set_aside(room)
+    if aside:
+        view = replace(view, waiting=tuple([w for w in view.waiting if w.id not in aside]))
+    talk = Talk(room, aside)
+    fault_found = talk.hold(view, scheduler, late)
+    agents = room.agents
+    placements = tuple([Placement(id, tuple([agents[row] for row in found.rows]), room.units(found)) for id, found in talk.placed.items()])
+    holds = Sentences(room, placements, talk.refused, None if fault_found is None else fault_found.spec)
+    claims = {id: tuple([agents[row] for row in rows]) for id, rows in talk.claims.items()}
+    return Plan(placements, holds, fault_found, tuple(talk.evictions), claims, talk.starts, tuple(talk.tried))
 
 
-class _Talk:
+def set_aside(room: Room) -> dict[str, Refusal]:
+    """Return who is not to be tried at all: waiting for a quota, or for the window of an advance reservation."""
+    shot = room.snapshot
+    reclaim = shot.options.preemption.reclaim
+    over: Mapping[str, Short] = room.allowance.over(shot.view.waiting, shot.requests)
+    found = {id: Refusal(Outcome.BLOCKED, Cause.QUOTA, short) for id, short in over.items()
+             if not reclaim or room.allowance.borrows(shot.requests[id], shot.waiting[id].kernels) is not False}
+    for id in shot.booked:
+        if room.ahead.inside(shot.requests[id].booking) is None:
+            found[id] = Refusal(Outcome.BLOCKED, Cause.BOOKING)
+    return found
+
+
+class Talk:
     """One conversation with a scheduler, and what came of it."""
 
-    def __init__(self, snapshot: Snapshot, room: Room, holds: Holds) -> None:
-        self._view = snapshot.view
+    def __init__(self, room: Room, aside: Mapping[str, Refusal]) -> None:
         self._room = room
-        self._holds = holds
-        self._left: dict[str, Waiting] = {w.id: w for w in snapshot.view.waiting}
+        self._waiting = room.snapshot.waiting
+        self._done: set[str] = set()
+        self._urged = False  # whether somebody has been asked to make room
+        options = room.snapshot.options.preemption
+        self._preempts = options.enabled or options.reclaim
         self.tried: list[str] = []
-        self.placed: dict[str, tuple[str, ...]] = {}
-        self.holds: dict[str, str] = {}
+        self.placed: dict[str, Found] = {}
+        self.refused: dict[str, Refusal] = dict(aside)
+        self.evictions: list[Eviction] = []
+        self.claims: dict[str, tuple[int, ...]] = {}
+        self.starts: dict[str, float] = {}
 
-    def hold(self, scheduler: Scheduler, late: Callable[[], bool]) -> Fault | None:
-        """Answer the scheduler's attempts until it has no more; return what broke it off, if anything did."""
+    def hold(self, view: QueueView, scheduler: Scheduler, late: Callable[[], bool]) -> Fault | None:
+        """Answer the scheduler's wishes until it has no more; return what broke it off, if anything did."""
         try:
-            talk = scheduler.attempts(self._view)
-            attempt = next(talk, None)
-            while attempt is not None:
+            talk = scheduler.attempts(view)
+            wish = next(talk, None)
+            while wish is not None:
                 if late():
                     talk.close()
                     raise Misbehaviour("no end within its deadline")
-                attempt = _send(talk, Outcome.UNKNOWN if isinstance(attempt, Reserve) else self._try(attempt))
-        except BadScores as error:
-            return Fault("agentselector", "scores", error)
-        except _SelectorFailed as error:
-            return Fault("agentselector", "scores", error.error)
+                wish = _send(talk, self._reserve(wish) if isinstance(wish, Reserve) else self._try(wish))
+        except SelectorFailed as error:
+            return Fault("agentselector", error.hook, error.error)
         except Exception as error:  # a plugin may raise anything; its blame is the caller's business
             return Fault("scheduler", "attempts", error)
         return None
 
     def _try(self, attempt: Attempt) -> Outcome:
         if not isinstance(attempt, Attempt):
-            raise Misbehaviour(f"it yielded {attempt!r}, which is no Attempt")
-        waiting = self._left.pop(attempt.session, None)
-        if waiting is None:
-            raise Misbehaviour(f"it yielded {attempt.session!r}, which does not wait or was tried already")
-        self.tried.append(waiting.id)
-        try:
-            found = self._room.place(waiting.kernels, attempt.avoid)
-        except BadScores:
-            raise
-        except Exception as error:
-            raise _SelectorFailed(error) from error
-        if isinstance(found, Outcome):
-            self.holds[waiting.id] = self._holds.of(waiting.kernels, self._room.free, found, attempt.avoid)
-            return found
-        self.placed[waiting.id] = found
-        return Outcome.PLACED
+            raise Misbehaviour(f"it yielded {attempt!r}, which is neither Attempt nor Reserve")
+        id = attempt.session
+        waiting = self._waiting.get(id)
+        if waiting is None or id in self._done or id in self.refused:
+            raise Misbehaviour(f"it yielded {id!r}, which does not wait or was tried already")
+        self._done.add(id)
+        self.tried.append(id)
+        found = self._room.place(waiting, attempt.avoid)
+        if isinstance(found, Found):
+            self.placed[id] = found
+            return Outcome.PLACED
+        self.refused[id] = found
+        if self._preempts and not self._urged and found.outcome is Outcome.BLOCKED:
+            self._urge(waiting)
+        return found.outcome
 
+    def _urge(self, waiting: Waiting) -> None:
+        """Have others make room for the first who is blocked."""
+        self._urged = True
+        if waiting.id in self._room.snapshot.claims or self.refused[waiting.id].cause is Cause.BOOKING:
+            return
+        found = victims(self._room, waiting)
+        if found is not None:
+            self.evictions += [Eviction(victim, waiting.id) for victim in found.ids]
+            self.claims[waiting.id] = found.rows
+            self._room.claim(waiting, found.rows)
 
-class _SelectorFailed(Exception):
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
+    def _reserve(self, reserve: Reserve) -> Outcome:
+        id = reserve.session
+        if id not in self._done or (refusal := self.refused.get(id)) is None or id in self.starts:
+            raise Misbehaviour(f"it reserved for {id!r}, whose attempt was not blocked")
+        if id in self.claims or id in self._room.snapshot.claims:
+            return Outcome.RESERVED
+        if refusal.outcome is not Outcome.BLOCKED or refusal.cause is not Cause.ROOM:
+            return Outcome.UNKNOWN
+        start = self._room.reserve(self._waiting[id])
+        if start is None:
+            return Outcome.UNKNOWN
+        self.starts[id] = start
+        return Outcome.RESERVED
 
 
 def _send(talk: Generator[Attempt | Reserve, Outcome, None], outcome: Outcome) -> Attempt | Reserve | None:

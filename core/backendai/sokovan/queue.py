@@ -22,6 +22,9 @@ class Queue:
 
     def __init__(self) -> None:
         self.requests: dict[str, Request] = {}
+        self.waiting: dict[str, Waiting] = {}
+        self._claims: set[str] = set()
+        self._booked: set[str] = set()
         self._keys: list[tuple[float, str]] = []
         self.views: list[Waiting] = []
         self._slots: tuple[str, ...] = ()
@@ -41,15 +44,22 @@ class Queue:
         if at and key < self._keys[-1]:
             at = bisect_left(self._keys, key)
         self._keys.insert(at, key)
-        self.views.insert(at, self._view(request, kernels))
+        view = self.waiting[request.id] = self._view(request, kernels)
+        self.views.insert(at, view)
         self.requests[request.id] = request
+        if request.claim:
+            self._claims.add(request.id)
+        if request.booking:
+            self._booked.add(request.id)
 
     def remove(self, id: str) -> bool:
         """Let a session wait no more; tell whether it did."""
         if (request := self.requests.pop(id, None)) is None:
             return False
         at = bisect_left(self._keys, (request.submitted_at, id))
-        del self._keys[at], self.views[at]
+        del self._keys[at], self.views[at], self.waiting[id]
+        self._claims.discard(id)
+        self._booked.discard(id)
         return True
 
     def widen(self, slots: tuple[str, ...]) -> None:
@@ -64,6 +74,16 @@ class Queue:
         if (scoped := frozenset(quota.scope_id for quota in quotas)) != self._scoped:
             self._scoped = scoped
             self._number()
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """Return who has a claim, in the order of asking."""
+        return tuple(sorted(self._claims, key=lambda name: (self.requests[name].submitted_at, name)))
+
+    @property
+    def booked(self) -> tuple[str, ...]:
+        """Return who waits for an advance reservation."""
+        return tuple(sorted(self._booked))
 
     def mix(self) -> tuple[Array | None, NDArray[np.float64] | None]:
         """Return what is typically asked for, and how often; worked out again when a twentieth has been added."""
@@ -80,6 +100,7 @@ class Queue:
     def _number(self) -> None:
         self._shapes = {}
         self.views = [self._view(r, vectors(r.kernels, self._slots)) for r in (self.requests[id] for _, id in self._keys)]
+        self.waiting = {view.id: view for view in self.views}
 
     def _view(self, request: Request, kernels: tuple[Amounts, ...]) -> Waiting:
         accounts = [id for id in (request.user, request.project, request.domain, request.array) if id in self._scoped]

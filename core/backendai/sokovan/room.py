@@ -1,88 +1,309 @@
-"""Where there is room: the agents' free slots while a plan is being made, and the selector's choice among those that fit."""
+"""Where there is room while a plan is being made: what has been granted since is gone, and who found none once need not look again.
+
+The selector's scores are kept for each kind of container; when it says that they go by agents one by one, only agents that have
+changed are scored again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backendai.sokovan.snapshot import Array, Snapshot
-from backendai.spec.agentselector_v10 import AgentSelector, PlacementView
-from backendai.spec.scheduler_v10 import Amounts, Outcome
+from backendai.model.session import Arrange, Wishes
+from backendai.sokovan import gang
+from backendai.sokovan.ahead import Ahead
+from backendai.sokovan.allowance import Allowance, Short
+from backendai.sokovan.ground import Ground
+from backendai.sokovan.masks import Masks
+from backendai.sokovan.queue import wish_key
+from backendai.sokovan.scoring import Scorer
+from backendai.sokovan.snapshot import PLAIN, Array, Request, Snapshot, Units
+from backendai.sokovan.stay import FOREVER, Stay
+from backendai.sokovan.table import Bools, Parts, Table, Want, fits
+from backendai.spec.agentselector_v10 import AgentSelector
+from backendai.spec.scheduler_v10 import Amounts, Outcome, Waiting
+
+NOBODY: frozenset[str] = frozenset()
 
 
-class BadScores(Exception):
-    """The selector's answer is not one finite number for each agent."""
+class Cause(Enum):
+    """Why there was no room."""
+
+    ROOM = "room"
+    QUOTA = "quota"
+    BOOKING = "booking"  # its reservation's window is not open, or too short for it
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a session was not placed. quota: which, and by how much. avoid: agents that the scheduler kept from it."""
+
+    outcome: Outcome
+    cause: Cause
+    quota: Short | None = None
+    avoid: frozenset[str] = NOBODY
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The agents of a session's kernels, as rows, and what each has of devices."""
+
+    rows: tuple[int, ...]
+    parts: tuple[Parts, ...] = ()
+
+
+@dataclass(slots=True)
+class _Blocked:
+    window: int  # how many later moments counted when there was no room
+    refusal: Refusal = field(repr=False)
 
 
 class Room:
-    """The free slots of a snapshot, less what has been granted since. It never goes below zero."""
+    """The free slots of a snapshot, less what is kept for others and what has been granted since."""
 
     def __init__(self, snapshot: Snapshot, selector: AgentSelector) -> None:
-        self.agents = tuple(node.id for node in snapshot.view.nodes)
-        self.free = snapshot.free.copy()
-        self._slots = snapshot.view.slots
-        self._capacity = snapshot.capacity
-        self._kernels = snapshot.kernels.copy()
-        self._last_used = snapshot.last_used.copy()
-        self._number = int(snapshot.last_used.max(initial=0))
-        self._selector = selector
-        self._full: dict[tuple[tuple[Amounts, ...], frozenset[str]], Outcome] = {}
+        self.snapshot = snapshot
+        self.agents = tuple([node.id for node in snapshot.view.nodes])
+        self.scorer = Scorer(snapshot, selector, self.agents)
+        self.masks = Masks(snapshot, self.agents)
+        self.allowance = Allowance(snapshot)
+        self.stays: list[Stay] = []
+        self._wants: dict[Amounts, Want] = {}
+        self.ahead = Ahead(snapshot, self.want)
+        self._blocked: dict[object, _Blocked] = {}
+        self._ever: dict[object, bool] = {}
+        self._fewest: dict[object, int] = {}
 
-    def place(self, kernels: tuple[Amounts, ...], avoid: frozenset[str]) -> tuple[str, ...] | Outcome:
-        """Grant every kernel a place and return the agents in order, or grant nothing and say why not.
+    def want(self, amounts: Amounts) -> Want:
+        """Return what a container needs, the same object for the same amounts."""
+        if (known := self._wants.get(amounts)) is None:
+            known = self._wants[amounts] = Want.of(amounts, self.snapshot.devices)
+        return known
 
-        Nothing is given back while a plan is made, so who found no room once need not be tried again.
-        """
-        if (known := self._full.get((kernels, avoid))) is not None:
-            return known
-        free, counts, last_used, number = self.free.copy(), self._kernels.copy(), self._last_used.copy(), self._number
-        chosen: list[str] = []
-        for amounts in kernels:
-            at = self._choose(np.array(amounts, dtype=np.int64), avoid)
-            if at is None:
-                self.free, self._kernels, self._last_used, self._number = free, counts, last_used, number
-                outcome = self._full[kernels, avoid] = Outcome.BLOCKED if self._ever(kernels) else Outcome.IMPOSSIBLE
-                return outcome
-            self._number += 1
-            self.free[at] -= np.array(amounts, dtype=np.int64)
-            self._kernels[at] += 1
-            self._last_used[at] = self._number
-            chosen.append(self.agents[at])
-        return tuple(chosen)
+    def place(self, waiting: Waiting, avoid: frozenset[str] = NOBODY) -> Found | Refusal:
+        """Grant every kernel a place, or grant nothing and say why not."""
+        request = self.snapshot.requests[waiting.id]
+        if request.claim:
+            self._lift(request.id, -1)
+        found = self._place(waiting, request, avoid)
+        if isinstance(found, Found):
+            self.allowance.spend(waiting.kernels, request)
+            if request.claim:
+                self._blocked.clear()  # it may have left what was kept for it
+        elif request.claim:
+            self._lift(request.id, 1)
+        return found
 
-    def _choose(self, request: Array, avoid: frozenset[str]) -> int | None:
-        """Return the row of the agent that takes *request*."""
-        fits = (self.free >= request).all(axis=1)  # the rest could not hold it
-        if avoid:  # the scheduler keeps these for somebody else
-            fits &= np.array([agent not in avoid for agent in self.agents], dtype=bool)
-        rows = np.flatnonzero(fits)
-        if len(rows) <= 1:
-            return int(rows[0]) if len(rows) else None
-        view = PlacementView(
-            slots=self._slots, agents=tuple(self.agents[row] for row in rows), request=_lent(request), capacity=_lent(self._capacity[rows]),
-            free=_lent(self.free[rows]), kernels=_lent(self._kernels[rows]), last_used=_lent(self._last_used[rows]))
-        return int(rows[int(np.argmax(_checked(self._selector.scores(view), len(rows))))])
+    def _lift(self, id: str, sign: int) -> None:
+        """Let a session have what is claimed for it (sign -1), or keep it again."""
+        for row in self.ahead.lift(id, sign):
+            self.scorer.touch(row)
+        self.allowance.lift(id, sign)
 
-    def _ever(self, kernels: Sequence[Amounts]) -> bool:
-        """Tell whether each kernel fits some agent, were it empty; gangs that fit only one by one count as waiting."""
-        return all(bool((self._capacity >= np.array(amounts, dtype=np.int64)).all(axis=1).any()) for amounts in kernels)
+    def _place(self, waiting: Waiting, request: Request, avoid: frozenset[str]) -> Found | Refusal:
+        if (short := self.allowance.short(waiting.kernels, request)) is not None:
+            return Refusal(Outcome.BLOCKED, Cause.QUOTA, short)
+        until = FOREVER if waiting.time_limit_s is None else self.snapshot.view.now + waiting.time_limit_s
+        if request.booking:
+            return self._inside(waiting, request, until)
+        window = bisect_left(self.ahead.times, until)
+        key = (waiting.kernels, wish_key(request.wishes))
+        if not avoid and not request.claim and (known := self._blocked.get(key)) is not None and window >= known.window:
+            return known.refusal
+        tables = (self.ahead.now, *self.ahead.tables[:window])
+        found = self._claimed(waiting, request, tables, until) if request.claim else None
+        found = found or self._wished(waiting.kernels, request.wishes, window, avoid, until)
+        if found is not None:
+            return found
+        refusal = Refusal(self._outcome(waiting.kernels, request.wishes), Cause.ROOM, avoid=avoid)
+        if not avoid and not request.claim:
+            self._blocked[key] = _Blocked(window, refusal)
+        return refusal
+
+    def reserve(self, waiting: Waiting) -> float | None:
+        """Keep room for a blocked session from when it can start first; return that moment, or None where nobody knows it."""
+        request = self.snapshot.requests[waiting.id]
+        wants = [self.want(amounts) for amounts in waiting.kernels]
+        mask = self.masks.of(request.wishes) if request.wishes.strict else self.masks.everyone
+        least = self.fewest(waiting.kernels, request.wishes)
+        start = self.ahead.reserve(waiting, wants, request.wishes, mask, self.masks.zones(request.wishes), least, self.stays)
+        if start is not None:  # those with no room now have none then either; others must be asked again
+            self._blocked = {key: known for key, known in self._blocked.items() if known.window == 0}
+            self.scorer.forget()
+        return start
+
+    def claim(self, waiting: Waiting, rows: tuple[int, ...]) -> None:
+        """Keep agents for a session from now on, while others make room."""
+        self.ahead.claim(waiting.id, [(row, self.want(amounts)) for row, amounts in zip(rows, waiting.kernels, strict=True)])
+        for row in rows:
+            self.scorer.touch(row)
+
+    def units(self, found: Found) -> tuple[Units, ...]:
+        """Name the devices of what was found; empty where there are none."""
+        if not any(found.parts):
+            return ()
+        names, slots = self.snapshot.device_names, self.snapshot.view.slots
+        result: list[Units] = []
+        for row, parts in zip(found.rows, found.parts, strict=True):
+            units: dict[str, dict[str, int]] = {}
+            for index, device, amount in parts:
+                units.setdefault(slots[index], {})[names[index][row][device]] = amount
+            result.append(units)
+        return tuple(result)
+
+    def ground(self, wishes: Wishes) -> Ground:
+        """Return ground for trying what may be: whoever takes from it gives back again."""
+        return Ground((self.ahead.now, *self.ahead.tables), self.masks.of(wishes) if wishes.strict else self.masks.everyone)
+
+    def _wished(self, kernels: tuple[Amounts, ...], wishes: Wishes, window: int, avoid: frozenset[str], until: float) -> Found | None:
+        """Try with all wishes, then, where they are no must, with fewer."""
+        plain = wishes is PLAIN or wishes == PLAIN
+        stages = [(wishes, 0 if plain else 1)]
+        if not plain and not wishes.strict:
+            stages += [(Wishes(one_agent=wishes.one_agent, arrange=wishes.arrange, strict=False), 0)]
+        shut = np.array([agent not in avoid for agent in self.agents], dtype=bool) if avoid else None
+        wants = [self.want(amounts) for amounts in kernels]
+        for stage, (some, masked) in enumerate(stages):
+            mask = self.masks.of(some) if masked else self.masks.everyone
+            name = (wish_key(wishes), stage) if masked else 0
+            ground = _Lent(self, name, mask, window, until, shut)
+            if len(wants) == 1:
+                if (row := ground.best(wants[0])) is None:
+                    continue
+                ground.take(row, wants[0])
+                rows = [row]
+            else:
+                least = self.fewest(kernels, some)
+                rows = gang.find(ground, wants, some, self.masks.zones(some), least) or []
+            if rows:
+                return self._grant(ground, rows, wants)
+        return None
+
+    def _grant(self, ground: Ground, rows: list[int], wants: list[Want]) -> Found:
+        """Settle on what the ground has taken. Containers may have been put down in another order than they were asked for."""
+        parts: dict[tuple[int, Want], list[Parts]] = {}
+        any_parts = False
+        for row, want, devices in ground.taken:
+            parts.setdefault((row, want), []).append(devices)
+            any_parts |= bool(devices)
+        return Found(tuple(rows), tuple(parts[row, want].pop() for row, want in zip(rows, wants, strict=True)) if any_parts else ())
+
+    def _claimed(self, waiting: Waiting, request: Request, tables: tuple[Table, ...], until: float) -> Found | None:
+        """Try the agents that are kept for it, each kernel on its own."""
+        rows = [self.masks.rows.get(agent, -1) for agent in request.claim]
+        if -1 in rows or len(rows) != len(waiting.kernels):
+            return None
+        ground = _Lent(self, None, self.masks.everyone, len(tables) - 1, until, None)
+        wants = [self.want(amounts) for amounts in waiting.kernels]
+        for row, want in zip(rows, wants, strict=True):
+            if not ground.fits(want)[row]:
+                ground.undo(0)
+                return None
+            ground.take(row, want)
+        return self._grant(ground, rows, wants)
+
+    def _inside(self, waiting: Waiting, request: Request, until: float) -> Found | Refusal:
+        """Use an advance reservation: what is left of it, on its agents, while its window is open."""
+        place = self.ahead.inside(request.booking)
+        if place is None or (waiting.time_limit_s is not None and until > place.ends):
+            never = place is None and not self.ahead.comes(request.booking)
+            return Refusal(Outcome.IMPOSSIBLE if never else Outcome.BLOCKED, Cause.BOOKING)
+        mask = self.masks.of(request.wishes) if request.wishes.strict else self.masks.everyone
+        ground = _Inside(self, place.tables, mask & place.mask, min(until, place.ends))
+        wants = [self.want(amounts) for amounts in waiting.kernels]
+        rows = gang.find(ground, wants, request.wishes, self.masks.zones(request.wishes), 1)
+        if rows is None:
+            return Refusal(Outcome.BLOCKED, Cause.ROOM)
+        return self._grant(ground, rows, wants)
+
+    def _outcome(self, kernels: tuple[Amounts, ...], wishes: Wishes) -> Outcome:
+        return Outcome.BLOCKED if self.ever(kernels, wishes) else Outcome.IMPOSSIBLE
+
+    def ever(self, kernels: tuple[Amounts, ...], wishes: Wishes) -> bool:
+        """Tell whether it would fit, were nobody else there."""
+        must = wishes if wishes.strict else Wishes(one_agent=wishes.one_agent)
+        key = (kernels, wish_key(must))
+        if (known := self._ever.get(key)) is None:
+            mask, wants = self.masks.of(must), [self.want(amounts) for amounts in kernels]
+            empty = self.ahead.empty
+            if len(wants) == 1:
+                known = bool(fits([empty], wants[0], mask).any())
+            else:
+                ground = Ground([empty.copy()], mask)
+                known = gang.find(ground, wants, must, self.masks.zones(must), self.fewest(kernels, must)) is not None
+            self._ever[key] = known
+        return known
+
+    def fewest(self, kernels: tuple[Amounts, ...], wishes: Wishes) -> int:
+        """Return the smallest number of agents on which the containers fit, were nobody else there."""
+        if wishes.arrange is not Arrange.PACK or not wishes.strict:
+            return 1
+        key = (kernels, wish_key(wishes))
+        if (known := self._fewest.get(key)) is None:
+            loose = Wishes(arrange=Arrange.PACK, strict=False)
+            ground = Ground([self.ahead.empty.copy()], self.masks.of(wishes))
+            rows = gang.find(ground, [self.want(amounts) for amounts in kernels], loose, None, 1)
+            known = self._fewest[key] = len(set(rows)) if rows else 1
+        return known
 
 
-def _checked(scores: object, count: int) -> NDArray[np.float64]:
-    try:
-        array = np.asarray(scores, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise BadScores(f"the scores are not numbers: {error}") from error
-    if array.shape != (count,):
-        raise BadScores(f"scores of shape {array.shape} for {count} agents")
-    if not np.isfinite(array).all():
-        raise BadScores("a score is not finite")
-    return array
+class _Lent(Ground):
+    """The room itself as ground. name: of the mask, by which scores are kept; None where the selector has no say."""
+
+    def __init__(self, room: Room, name: object, mask: Bools, window: int, until: float, shut: Bools | None) -> None:
+        super().__init__((room.ahead.now, *room.ahead.tables[:window]), mask if shut is None else mask & shut)
+        self._room, self._name, self._all, self._until, self._shut = room, name, mask, until, shut
+
+    def best(self, want: Want, among: Bools | None = None) -> int | None:
+        """Return the agent that the selector likes best, of those that could."""
+        if self._shut is not None:
+            among = self._shut if among is None else among & self._shut
+        return self._room.scorer.best(want, self._name, self._all, self.tables, among)
+
+    def take(self, row: int, want: Want) -> None:
+        """Take from the room."""
+        super().take(row, want)
+        parts = self._taken[-1][2]
+        self._room.ahead.follow(row, want, parts, 1)
+        self._room.scorer.note(row, 1)
+        self._room.stays.append(Stay(row, want, parts, self._until))
+
+    def undo(self, mark: int) -> None:
+        """Give back to the room."""
+        for row, want, parts in reversed(self._taken[mark:]):
+            self._room.ahead.follow(row, want, parts, -1)
+            self._room.scorer.note(row, -1)
+            self._room.stays.pop()
+        super().undo(mark)
+
+    def _choose(self, row: int, free: Array, amount: int) -> tuple[int, ...]:
+        return self._room.scorer.choose(row, free, amount, self.tables[0])
 
 
-def _lent(array: Array) -> Array:
-    """Return *array*, which is a copy already, as the plugin may have it."""
-    array.setflags(write=False)
-    return array
+class _Inside(Ground):
+    """What is left of an advance reservation. What the others see of it does not change: it was kept from them before."""
+
+    def __init__(self, room: Room, tables: tuple[Table, ...], mask: Bools, until: float) -> None:
+        super().__init__(tables, mask)
+        self._room, self._until = room, until
+
+    def best(self, want: Want, among: Bools | None = None) -> int | None:
+        """Return the agent that the selector likes best, of those that could."""
+        return self._room.scorer.of(want, self.fits(want, among), self.tables[1])
+
+    def take(self, row: int, want: Want) -> None:
+        """Take from the reservation."""
+        super().take(row, want)
+        self._room.scorer.note(row, 1)
+        self._room.stays.append(Stay(row, want, self._taken[-1][2], self._until))
+
+    def undo(self, mark: int) -> None:
+        """Give back to the reservation."""
+        for row, _, _ in reversed(self._taken[mark:]):
+            self._room.scorer.note(row, -1)
+            self._room.stays.pop()
+        super().undo(mark)
+

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backendai.model.group import GroupOptions
 from backendai.model.session import Wishes
-from backendai.spec.scheduler_v10 import QueueView
+from backendai.spec.scheduler_v10 import QueueView, Waiting
 
 Slots = Mapping[str, int]
 Units = Mapping[str, Mapping[str, int]]  # fraction slot to device to amount, of one kernel
@@ -137,7 +137,8 @@ class Snapshot:
 
     view: what the scheduler sees. names, labels: of the agents. capacity, free: [A, S]. kernels, last_used: [A]. idle: agents that
     cannot be used now, each with the reason. devices: what is free of each device, by slot index, [A, D], padded with -1.
-    device_names: by slot index, for each agent. requests: who waits. leases: who holds. mix, weights: as the selector sees them.
+    device_names: by slot index, for each agent. waiting, requests: who waits, by id; claims, booked: those of them that have a claim or a
+    booking. leases: who holds. agents: as they were given. mix, weights: as the selector sees them.
     """
 
     view: QueueView
@@ -151,7 +152,10 @@ class Snapshot:
     devices: Mapping[int, Array]
     device_names: Mapping[int, tuple[tuple[str, ...], ...]]
     device_capacity: Mapping[int, Array]
+    waiting: Mapping[str, Waiting]
     requests: Mapping[str, Request]
+    claims: tuple[str, ...]
+    booked: tuple[str, ...]
     leases: Mapping[str, Lease]
     ends: Ends
     agents: tuple[Agent, ...]

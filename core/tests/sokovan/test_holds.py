@@ -68,12 +68,12 @@ def test_a_reason_names_no_other_session() -> None:
     assert len(plan.holds) == 2 and not any("secret" in said for said in plan.holds.values())
 
 
-def test_who_asks_for_the_same_is_told_the_same_of_that_moment() -> None:
-    """The sentence says what was free when it was its turn, which is less after each placement."""
+def test_the_sentence_says_what_is_left_when_the_plan_is_done() -> None:
+    """That is what the reader finds, once the plan is carried out."""
     fifo: Any = Fifo(Fifo.Config(overtake=True))
     selector: Any = Concentrated()
     waiting = [Request("large", "u", "", "", 1, 0.0, ({"cpu": 4 * CORE},)), Request("small", "u", "", "", 1, 1.0, ({"cpu": 2 * CORE},)),
                Request("next", "u", "", "", 1, 2.0, ({"cpu": 2 * CORE},))]
     plan = make_plan(take(0.0, waiting, [box("a", {"cpu": CORE}, cpu=4 * CORE)]), fifo, selector)
-    assert plan.holds == {"large": "Waits for 4 cores: the most that one agent has free now is 3 (agent a).",
+    assert plan.holds == {"large": "Waits for 4 cores: the most that one agent has free now is 1 (agent a).",
                           "next": "Waits for 2 cores: the most that one agent has free now is 1 (agent a)."}

@@ -79,9 +79,12 @@ def test_a_gang_starts_whole_or_not_at_all() -> None:
     agents = [node("a", 2), node("b", 1)]
     made = plan([ask("gang", 2, 1)], agents)
     assert where(made) == {"gang": ("a", "b")}
-    made = plan([ask("gang", 2, 2), ask("one", 2, at=1.0)], agents, Fifo(Fifo.Config(overtake=True)))
+    made = plan([ask("gang", 2, 2), ask("one", 2, at=1.0)], [node("a", 2), node("b", 2, used=1)], Fifo(Fifo.Config(overtake=True)))
     assert where(made) == {"one": ("a",)}, "what the gang took for its first container was given back"
+    made = plan([ask("gang", 2, 2)], [node("a", 2), node("b", 2, used=1)])
     assert made.holds == {"gang": "Waits for room for all of its 2 containers at once."}
+    made = plan([ask("gang", 2, 2)], agents)
+    assert made.holds == {"gang": "Needs room for all of its 2 containers at once; the agents that are there are too few for it."}
 
 
 def test_a_gang_that_was_given_up_leaves_no_trace_for_the_selector() -> None:
@@ -176,7 +179,7 @@ BROKEN = "The scheduler plugin failed; ask your administrator to look at `bai pl
 
 @pytest.mark.parametrize(("last", "says"), [
     (RuntimeError("bang"), "bang"),
-    ("t", "no Attempt"),
+    ("t", "neither Attempt nor Reserve"),
     (Attempt("stranger"), "does not wait"),
     (Attempt("s"), "tried already"),
 ])
