@@ -8,15 +8,14 @@ from dataclasses import replace
 
 from backendai.sokovan.cluster import Cluster
 from backendai.sokovan.plan import Placement, Plan, make_plan
-from backendai.sokovan.snapshot import Request, Snapshot
+from backendai.sokovan.snapshot import Agent, Request, Snapshot
 from backendai.spec.agentselector_v10 import AgentSelector
 from backendai.spec.scheduler_v10 import Scheduler
 
 
-def thaw(snapshot: Snapshot) -> Cluster:
-    """Return a mirror that stands as *snapshot* does, to be changed."""
-    view = snapshot.view
-    cluster = Cluster(view.slots)
+def agents_of(snapshot: Snapshot) -> list[Agent]:
+    """Return the agents of *snapshot* with what they have lent at that moment."""
+    view, found = snapshot.view, []
     rows = {node.id: row for row, node in enumerate(view.nodes)}
     held: dict[str, Counter[str]] = {}
     for lease in snapshot.leases.values():
@@ -28,7 +27,16 @@ def thaw(snapshot: Snapshot) -> Cluster:
             for slot, capacity, free in zip(view.slots, snapshot.capacity[row].tolist(), snapshot.free[row].tolist(), strict=True):
                 used[slot] = max(used.get(slot, 0), capacity - free)
             agent = replace(agent, kernels=int(snapshot.kernels[row]), last_used=int(snapshot.last_used[row]))
-        cluster.put_agent(replace(agent, used=used))
+        found.append(replace(agent, used={slot: amount for slot, amount in used.items() if amount}))
+    return found
+
+
+def thaw(snapshot: Snapshot) -> Cluster:
+    """Return a mirror that stands as *snapshot* does, to be changed."""
+    view = snapshot.view
+    cluster = Cluster(view.slots)
+    for agent in agents_of(snapshot):
+        cluster.put_agent(agent)
     for lease in snapshot.leases.values():
         cluster.hold(lease, counted=True)
     for request in snapshot.requests.values():
