@@ -26,7 +26,7 @@ class Record:
     """What must be known about a container besides its plan.
 
     user: as it sees itself. layer: the folder of its own files, of which it made *made*. filter: the seccomp program. groups: cgroups.
-    enforced: the limits that those take care of.
+    enforced: the limits that those take care of. network: the session's that it is in, empty for none.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Record:
     cpus: tuple[int, ...] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
 
 
 class Box:
@@ -91,16 +92,7 @@ class Box:
 
     def shim(self) -> int | None:
         """Return the pid of its shim while that lives."""
-        try:
-            fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
-        finally:
-            os.close(fd)
-        return None if kind == fcntl.F_UNLCK else int(pid)
+        return lock_holder(self.folder / "lock")
 
     @property
     def running(self) -> bool:
@@ -156,6 +148,20 @@ class Box:
             return (self.folder / file).read_text().split()
         except FileNotFoundError:
             return []
+
+
+def lock_holder(path: Path) -> int | None:
+    """Return the pid of the process that holds a lock on a file, None where nobody does."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+    finally:
+        os.close(fd)
+    return None if kind == fcntl.F_UNLCK else int(pid)
 
 
 def boxes(folder: Path) -> Iterator[Box]:

@@ -15,7 +15,8 @@ class Config:
     state_dir: its containers, logs and images; by default a folder of the user who runs it. images: more images, by name: a folder that
     holds a root filesystem, or a tarball of one. share: more folders of the node that every session of the image ``host`` may read.
     hide: folders that no session may see, even below a shared one. cgroup: folder in each cgroup hierarchy below which limits are set;
-    by default our own. log_limit: bytes of a container's output that are kept until it is removed.
+    by default our own. log_limit: bytes of a container's output that are kept until it is removed. pool: addresses for the networks of
+    sessions with several kernels; they are seen nowhere else.
     """
 
     state_dir: str = ""
@@ -24,6 +25,7 @@ class Config:
     hide: tuple[str, ...] = ()
     cgroup: str = ""
     log_limit: int = 1 << 30
+    pool: str = "10.240.0.0/13"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,18 @@ class Folders:
         return self.root / "images"
 
     @property
+    def networks(self) -> Path:
+        return self.root / "networks"
+
+    @property
     def programs(self) -> Path:
         return self.root / "programs"
 
     def make(self) -> None:
         """Make them; the way down may be walked by others, but not listed, because ordinary users mount from there."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for folder, mode in ((self.root, 0o711), (self.containers, 0o711), (self.images, 0o711), (self.programs, 0o700)):
+        for folder, mode in ((self.root, 0o711), (self.containers, 0o711), (self.images, 0o711), (self.programs, 0o700),
+                             (self.networks, 0o700)):
             folder.mkdir(exist_ok=True)
             folder.chmod(mode)
 

@@ -24,6 +24,7 @@ from backendai_runtime_sandbox.build import Shim
 from backendai_runtime_sandbox.cgroup import Cgroups
 from backendai_runtime_sandbox.config import Config, Folders
 from backendai_runtime_sandbox.mends import mend
+from backendai_runtime_sandbox.networks import Networks, Way
 from backendai_runtime_sandbox.plan import MADE, Ground, environment, files, make_plan, packed, prepare_layer, refuse
 from backendai_runtime_sandbox.process import run, wait_for_pid
 
@@ -53,6 +54,7 @@ class Engine:
         self.config = config
         self.folders = folders
         self.node = node
+        self.networks = Networks(folders.networks, node.shim, node.privileged, config.pool)
         self._starting = asyncio.Semaphore(STARTS)
         self._turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._known: dict[str, Box] = {}
@@ -84,7 +86,7 @@ class Engine:
         fresh = box.begin(Record(
             name=spec.name, image=spec.image, user=spec.user, workdir=spec.workdir, layer=str(layer), filter=ground.filter,
             limits=spec.limits, enforced=tuple(ground.enforced), groups=ground.groups, made=MADE, gids=spec.edits.gids, cpus=ground.cpus,
-            env=environment(spec), labels=spec.labels))
+            env=environment(spec), labels=spec.labels, network=spec.net.network if spec.net else ""))
         prepare_layer(ground, spec, layer if spec.scratch else fresh / "layer")
         box.finish(fresh, plan, files(spec, ground))
         return spec.name
@@ -154,6 +156,12 @@ class Engine:
                 self._known.pop(box.name, None)
         return found
 
+    async def remove_network(self, id: str) -> None:
+        """Remove a network of a session; raise ``Failure('unavailable')`` while containers are in it."""
+        if any(box.record.network == id for box in boxes(self.folders.containers)):
+            raise Failure("unavailable", f"Containers are in the network {id}; remove them first.")
+        await self.networks.remove(id)
+
     def images_in_use(self) -> set[str]:
         """Return the images that containers were created from."""
         return {box.record.image for box in boxes(self.folders.containers)}
@@ -172,6 +180,7 @@ class Engine:
                 await self._clear(folder)
         for container in self.list(TRIAL):
             await self.remove(container.id)
+        await self.networks.sweep()
         await delete([folder for folder in self.folders.images.glob(".new-*") if not _lives(folder.name.split("-")[1])])
 
     def close(self) -> None:
@@ -229,11 +238,13 @@ class Engine:
     def _ground(self, spec: ContainerSpec, rootfs: Path | None, layer: Path, box: Path) -> Ground:
         node, cgroups = self.node, self.node.cgroups
         cpus = None if "cpu" in cgroups.parents else pick_cpus(spec.limits, spec.name)
+        way = self.networks.way(spec) if spec.net is not None else Way()
         return Ground(
             rootfs=rootfs, layer=layer, box=box, privileged=node.privileged, uid=os.geteuid(), gid=os.getegid(),
             groups=tuple(map(str, cgroups.of(spec.name))), oom=cgroups.events(spec.name), enforced=frozenset(cgroups.parents),
             filter=self._filter(cpus is not None) if spec.seccomp else "", slirp=node.slirp, overlay=node.overlay,
-            log_limit=self.config.log_limit, share=self.config.share, hide=(str(self.folders.root), *self.config.hide), cpus=cpus)
+            log_limit=self.config.log_limit, share=self.config.share, hide=(str(self.folders.root), *self.config.hide), cpus=cpus,
+            net=way.net, own_net=way.own)
 
     def _filter(self, pinned: bool) -> str:
         """Return the file with the seccomp program."""

@@ -12,6 +12,8 @@ _MENDS = (
     ("mount private", "Mounts are not allowed here, as in most containers; run the agent outside of one, or in a privileged one."),
     ("seccomp filter", "The kernel refuses system call filters; use a kernel with CONFIG_SECCOMP_FILTER."),
     ("join container", "The container has ended."),
+    ("join network", "What held the network of this session was killed; ask for the session anew."),
+    ("connect network", "The container could not be connected with the others of its session; ask your administrator to look at the node."),
     ("slirp4netns ", "slirp4netns did not start; what it said is in the file of that name beside the plan. Ask for a private network."),
 )
 

@@ -37,7 +37,8 @@ class Ground:
     box: its folder. privileged: we are root; else (uid, gid) are mapped. groups: cgroup folders. oom: the file that counts OOM kills.
     enforced: limits that cgroups take care of. filter: the seccomp program, empty for none. slirp: the program for outward networks.
     overlay: overlays work here. hide: folders of the platform. cpus: those that it may use, None for all.
-    log_limit: bytes of output that are kept.
+    log_limit: bytes of output that are kept. net: how it comes into its session's network, empty for none. own_net: its network
+    namespace is its own.
     """
 
     rootfs: Path | None
@@ -56,13 +57,17 @@ class Ground:
     hide: tuple[str, ...] = ()
     cpus: tuple[int, ...] | None = None
     log_limit: int = 1 << 30
+    net: str = ""
+    own_net: bool = True
 
 
 def make_plan(spec: ContainerSpec, ground: Ground) -> list[str]:
     """Return the shim's words for *spec*."""
-    flags = NEW_NS | NEW_UTS | NEW_IPC | NEW_PID | NEW_NET | (0 if ground.privileged else NEW_USER)
-    maps = ("", "") if ground.privileged else (f"{spec.user[0]} {ground.uid} 1", f"{spec.user[1]} {ground.gid} 1")
-    words = [str(flags), str(ground.log_limit), *maps, ground.oom, ground.slirp if spec.network == "outward" else ""]
+    flags = NEW_NS | NEW_UTS | NEW_IPC | NEW_PID | (NEW_NET if ground.own_net else 0) | (0 if ground.privileged else NEW_USER)
+    outer = (0, 0) if ground.net else (ground.uid, ground.gid)  # the network's user namespace has us as root
+    maps = ("", "") if ground.privileged else (f"{spec.user[0]} {outer[0]} 1", f"{spec.user[1]} {outer[1]} 1")
+    words = [f"{flags} {ground.net}" if ground.net else str(flags)]
+    words += [str(ground.log_limit), *maps, ground.oom, ground.slirp if spec.network == "outward" else ""]
     for operation in (*_enclose(spec, ground), *_root(spec, ground), *_mounts(spec, ground), *_close(spec, ground)):
         words += operation
     return words
@@ -175,7 +180,8 @@ def _mounts(spec: ContainerSpec, ground: Ground) -> Iterator[Sequence[str]]:
 
 def _close(spec: ContainerSpec, ground: Ground) -> Iterator[Sequence[str]]:
     yield "hostname", spec.hostname
-    yield ("loopback",)
+    if ground.own_net:
+        yield ("loopback",)
     if ground.filter:
         yield "seccomp", ground.filter
     if spec.read_only_root:
@@ -203,8 +209,15 @@ def files(spec: ContainerSpec, ground: Ground) -> dict[str, str]:
         groups += f"work:x:{gid}:\n"
     name = spec.hostname
     return {"passwd": users, "group": groups, "hostname": f"{name}\n",
-            "hosts": f"127.0.0.1 localhost {name}\n::1 localhost ip6-localhost ip6-loopback\n",
+            "hosts": hosts(spec),
             "resolv.conf": f"nameserver {DNS}\n" if spec.network == "outward" else "# There is no way out of this container.\n"}
+
+
+def hosts(spec: ContainerSpec) -> str:
+    """Return what names lead to which addresses, the container's own among them."""
+    own = "" if spec.hostname in spec.hosts else f" {spec.hostname}"
+    others = "".join(f"{address} {name}\n" for name, address in spec.hosts.items())
+    return f"127.0.0.1 localhost{own}\n::1 localhost ip6-localhost ip6-loopback\n{others}"
 
 
 def prepare_layer(ground: Ground, spec: ContainerSpec, layer: Path) -> None:

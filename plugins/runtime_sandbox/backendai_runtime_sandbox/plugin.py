@@ -7,7 +7,20 @@ import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from backendai.spec import hookimpl
-from backendai.spec.runtime_v10 import ByteStream, Capabilities, Container, ContainerSpec, Event, ExecStream, Image, LogChunk, Report, Usage
+from backendai.spec.runtime_v10 import (
+    ByteStream,
+    Capabilities,
+    Container,
+    ContainerSpec,
+    Event,
+    ExecStream,
+    Image,
+    LogChunk,
+    Network,
+    NetworkSpec,
+    Report,
+    Usage,
+)
 
 from backendai_runtime_sandbox import archive, config, probe, streams
 from backendai_runtime_sandbox.engine import Engine
@@ -93,6 +106,18 @@ class Sandbox:
     @hookimpl
     async def remove(self, id: str) -> None:
         await (await self._get()).remove(id)
+
+    @hookimpl
+    async def create_network(self, network: NetworkSpec) -> Network:
+        return await (await self._get()).networks.create(network)
+
+    @hookimpl
+    async def remove_network(self, id: str) -> None:
+        await (await self._get()).remove_network(id)
+
+    @hookimpl
+    async def list_networks(self, labels: Mapping[str, str]) -> Sequence[Network]:
+        return (await self._get()).networks.find(labels)
 
     @hookimpl
     async def list(self, labels: Mapping[str, str]) -> Sequence[Container]:

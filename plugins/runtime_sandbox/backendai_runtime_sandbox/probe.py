@@ -70,7 +70,7 @@ async def try_out(engine: Engine) -> None:
 
 def capabilities(node: Node) -> Capabilities:
     """Say what *node* offers, and how to mend what it lacks."""
-    features = {"network-private", "user", "read-only-root", "survives"}
+    features = {"network-private", "network-session", "user", "read-only-root", "survives"}
     missing = {"pull": "the sandbox has no registry client; register a folder or a tarball as an image",
                "build": "the sandbox builds nothing; give it a root filesystem as a tarball"}
     if node.slirp:

@@ -15,6 +15,9 @@ from backendai_runtime_sandbox.jail import (
     BUFFER,
     CLONE,
     EVERY,
+    NEW_NET,
+    NEW_USER,
+    PARENT,
     PDEATHSIG,
     Failed,
     Jail,
@@ -111,14 +114,76 @@ def map_users(pid: int, uids: str, gids: str) -> None:
         put(f"/proc/{pid}/{name}", text)
 
 
+def connect_to(script: str, child: int, complain_to: int) -> None:
+    """Connect a container, from within the network that holds its session together."""
+    if not (shell := os.fork()):
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.dup2(complain_to, 2)
+        os.execv("/bin/sh", ["sh", "-c", script, "sh", str(child)])
+    if os.waitpid(shell, 0)[1]:
+        os.kill(child, signal.SIGKILL)
+        raise Failed(125, "connect", "network", 103)
+
+
+def join_network(holder: int, inode: int, uids: str) -> None:
+    """Enter the network namespace of *holder*, and its user namespace where it has one of its own."""
+    try:
+        space = os.pidfd_open(holder)
+        same = os.stat(f"/proc/{holder}/ns/net").st_ino == inode  # noqa: PTH116  # pathlib costs a start 5 ms
+    except OSError as error:
+        raise Failed(125, "join", "network", error.errno or 0) from error
+    if not same:
+        raise Failed(125, "join", "network", 3)
+    need(libc.setns(space, NEW_NET | (NEW_USER if uids else 0)), "join", "network")
+
+
+def begin_in(net: str, flags: int, uids: str, gids: str, complain_to: int) -> int:
+    """Clone a first process in a session's network: somebody else goes in there and clones it, as our child. Return 0 in it."""
+    here, there = os.pipe()
+    if not os.fork():
+        try:
+            pid = guide(net, flags, uids, gids, complain_to)
+        except BaseException as error:
+            failed = error
+            complain(complain_to, lambda: again(failed))
+        if pid:
+            os.write(there, str(pid).encode())
+            os._exit(0)
+        return 0
+    os.close(there)
+    told = os.read(here, BUFFER)
+    if not told:
+        os._exit(125)  # it has said why
+    return int(told)
+
+
+def guide(net: str, flags: int, uids: str, gids: str, complain_to: int) -> int:
+    """Go into the network, clone and connect; return the pid, and 0 in the one that was cloned."""
+    holder, inode, script = net.split(" ", 2)
+    if holder != "0":
+        join_network(int(holder), int(inode), uids)
+    if not (pid := need(call(CLONE, flags | PARENT | signal.SIGCHLD, 0, 0, 0, 0), "clone", "namespaces")):
+        return 0
+    if uids:
+        map_users(pid, uids, gids)
+    if script:
+        connect_to(script, pid, complain_to)
+    return pid
+
+
+def again(error: BaseException) -> NoReturn:
+    raise error
+
+
 def look_after(plan: Iterator[str], ready: int) -> None:
     """Be the shim of one container; say on *ready* whether it runs."""
-    flags, limit = int(next(plan)), int(next(plan))
+    (first, _, net), limit = next(plan).partition(" "), int(next(plan))
+    flags = int(first)
     uids, gids, oom, slirp = (next(plan) for _ in range(4))
     signal.pthread_sigmask(signal.SIG_SETMASK, EVERY)
     log = os.open("log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     (out, to_out), (err, to_err), (said, say), (lifeline, go) = (os.pipe() for _ in range(4))
-    pid = call(CLONE, flags | signal.SIGCHLD, 0, 0, 0, 0)
+    pid = begin_in(net, flags, uids, gids, ready) if net else call(CLONE, flags | signal.SIGCHLD, 0, 0, 0, 0)
     if pid == 0:
         os.close(go)
         libc.prctl(PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -130,7 +195,7 @@ def look_after(plan: Iterator[str], ready: int) -> None:
     need(pid, "clone", "namespaces")
     for fd in (to_out, to_err, say, lifeline):
         os.close(fd)
-    if uids:
+    if uids and not net:
         map_users(pid, uids, gids)
     if slirp and let_out(slirp, pid, not uids) < 0:
         os.kill(pid, signal.SIGKILL)
@@ -163,8 +228,8 @@ def complain(where: int, work: Callable[[], None]) -> NoReturn:
     os._exit(status)
 
 
-def run(folder: str) -> None:
-    """Start the container of *folder*, in a process of its own."""
+def detach(folder: str, work: Callable[[int], None]) -> None:
+    """Leave a process behind that holds the folder's lock and does *work*, and wait for its word."""
     os.chdir(folder)
     ready, tell = os.pipe()
     if os.fork():
@@ -179,16 +244,32 @@ def run(folder: str) -> None:
     os.close(ready)
     os.setsid()
     silence(0, 1, 2)
-    complain(tell, lambda: begin(tell))
+    complain(tell, lambda: locked(tell, work))
 
 
-def begin(tell: int) -> None:
+def locked(tell: int, work: Callable[[int], None]) -> None:
     lock = os.open("lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.write(tell, b"ok")  # it runs already
         return
+    work(tell)
+
+
+def hold(tell: int, uids: str, gids: str) -> None:
+    """Keep a network namespace for a session, until killed."""
+    need(libc.unshare(NEW_NET | (NEW_USER if uids else 0)), "clone", "namespaces")
+    if uids:
+        map_users(os.getpid(), uids, gids)
+    Jail(iter(())).loopback()
+    os.write(tell, b"ok")
+    os.close(tell)
+    while True:
+        signal.pause()
+
+
+def begin(tell: int) -> None:
     if os.access("exit", os.F_OK):
         os.write(tell, b"ok")  # it has run already
         return
@@ -196,7 +277,10 @@ def begin(tell: int) -> None:
     look_after(words(plan), tell)
 
 
-def main(verb: str, what: str) -> None:
-    """Be ``run FOLDER`` or ``do FD``."""
+def main(verb: str, what: str, *more: str) -> None:
+    """Be ``run FOLDER``, ``do FD`` or ``hold FOLDER UIDS GIDS``."""
     os.umask(0o022)
-    complain(2, (lambda: run(what)) if verb == "run" else lambda: Jail(words(int(what))).follow())
+    roles: dict[str, Callable[[], None]] = {
+        "run": lambda: detach(what, begin), "do": lambda: Jail(words(int(what))).follow(),
+        "hold": lambda: detach(what, lambda tell: hold(tell, *more))}
+    complain(2, roles[verb])

@@ -31,7 +31,7 @@ def traces(root: Path) -> list[str]:
         if str(root) in command:
             found.append(f"process {process.name}: {command}")
     found += [f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(root) in line]
-    found += [f"container {path}" for path in (root / "containers").iterdir()]
+    found += [f"{path.parent.name} {path}" for folder in ("containers", "networks") for path in (root / folder).iterdir()]
     return found
 
 
@@ -78,4 +78,6 @@ async def sandbox(root: Path) -> AsyncIterator[Sandbox]:
     yield sandbox
     for container in await sandbox.list({}):
         await sandbox.remove(container.id)
+    for network in await sandbox.list_networks({}):
+        await sandbox.remove_network(network.id)
     await sandbox.teardown()

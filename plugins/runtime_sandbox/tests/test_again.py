@@ -13,8 +13,8 @@ import pytest
 
 pytestmark = pytest.mark.system
 HERE = Path(__file__).parent
-FIRST = ("test_life.py", "test_streams.py", "test_walls.py", "test_images.py")
-SECOND = FIRST[1:3]  # what tells the shim in Python from the native one
+FIRST = ("test_life.py", "test_streams.py", "test_walls.py", "test_networks.py", "test_images.py")
+SECOND = FIRST[1:4]  # what tells the shim in Python from the native one
 
 
 @pytest.mark.timeout(600)

@@ -93,7 +93,7 @@ async def test_who_is_killed_while_it_probes_leaves_nothing_for_ever(root: Path)
     await sandbox.teardown()
     found = await asyncio.to_thread(lambda: {str(path.relative_to(root)) for path in root.rglob("*")})
     assert not [name for name in found if name.startswith(("containers/", "images/"))]
-    assert {name for name in found if "/" not in name} == {"containers", "images", "programs", "lock", "empty"}
+    assert {name for name in found if "/" not in name} == {"containers", "images", "networks", "programs", "lock", "empty"}
 
 
 async def _settle(root: Path) -> None:

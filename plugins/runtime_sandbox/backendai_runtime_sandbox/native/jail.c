@@ -161,7 +161,7 @@ static void link_in(const char *text, const char *path) {
     close(fd);
 }
 
-static void loopback_up(void) {
+void loopback_up(void) {
     struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0) fail(125, "network", "lo");

@@ -15,6 +15,7 @@ extern int lifeline;    /* a pipe that ends when our parent does */
 
 struct plan read_plan(int fd);
 char *next_word(struct plan *plan);
+void loopback_up(void);
 void put(const char *path, const char *text);
 _Noreturn void fail(int status, const char *step, const char *what);
 _Noreturn void follow(struct plan plan); /* carries out the operations up to `exec` */

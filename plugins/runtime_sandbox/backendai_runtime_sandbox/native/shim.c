@@ -3,11 +3,14 @@
  *
  *   sandbox run FOLDER   start the container of FOLDER/plan; return 0 once its first process runs, or say on stderr why not
  *   sandbox do FD        carry out the plan in FD as this process (exec into a container, dial a port)
+ *   sandbox hold FOLDER UIDS GIDS
+ *                        keep a network namespace, which the containers of one session share or are connected in, until killed
  *
  * It holds a POSIX lock on FOLDER/lock for life, appends the output to FOLDER/log in frames (stream, three zeros, length as a
  * little-endian 32-bit number, data), and at the end puts `CODE OOM TIME` into FOLDER/exit, whole or not at all.
  * A plan begins with the flags of clone, how much output to keep, the maps of uids and gids, a file that tells of OOM kills, and
- * slirp4netns; all but the first two may be empty.
+ * slirp4netns; all but the first two may be empty. With a session's network the flags are followed, in the same word, by the pid of
+ * who holds it (0: the node's own network), the inode of that namespace, and a script that connects the container, whose pid is $1.
  */
 
 #define _GNU_SOURCE
@@ -123,6 +126,57 @@ static pid_t let_out(const char *program, pid_t pid, int as_root, int *keep) {
     return got == 1 ? child : -1;
 }
 
+/* Connect the container *child*, from within the network that holds the session together. */
+static void connect_to(const char *script, pid_t child) {
+    char pid[16];
+    int status = 0;
+    snprintf(pid, sizeof pid, "%d", child);
+    pid_t shell = fork();
+    if (shell == 0) {
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        dup2(complain_to, 2);
+        execl("/bin/sh", "sh", "-c", script, "sh", pid, NULL);
+        _exit(127);
+    }
+    if (shell > 0 && waitpid(shell, &status, 0) == shell && status == 0) return;
+    kill(child, SIGKILL);
+    errno = ECONNABORTED;
+    fail(125, "connect", "network");
+}
+
+/* Clone a first process. Where it belongs to a session's network, *net*, somebody else goes in there and clones it, as our child. */
+static pid_t begin(long flags, const char *net, const char *uids, const char *gids) {
+    int holder, at = 0, told[2], space = -1;
+    unsigned long inode;
+    struct stat info;
+    char path[32];
+    pid_t child = -1;
+    if (sscanf(net, " %d %lu %n", &holder, &inode, &at) < 2) return syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
+    if (pipe2(told, O_CLOEXEC) < 0) return -1;
+    pid_t guide = fork();
+    if (guide == 0) {
+        if (holder) {
+            snprintf(path, sizeof path, "/proc/%d/ns/net", holder);
+            space = syscall(SYS_pidfd_open, holder, 0);
+            if (space < 0 || stat(path, &info) < 0 || info.st_ino != inode || setns(space, CLONE_NEWNET | (*uids ? CLONE_NEWUSER : 0)) < 0)
+                fail(125, "join", "network");
+        }
+        child = syscall(SYS_clone, flags | CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+        if (child == 0) return 0;
+        if (child < 0) fail(125, "clone", "namespaces");
+        if (*uids) map_users(child, uids, gids);
+        if (net[at]) connect_to(net + at, child);
+        _exit(write(told[1], &child, sizeof child) != sizeof child);
+    }
+    close(told[1]);
+    if (guide < 0 || read(told[0], &child, sizeof child) != sizeof child) _exit(125); /* it has said why */
+    close(told[0]);
+    waitpid(guide, NULL, 0);
+    return child;
+}
+
 /* Copy out and err to the log until the container has ended and both are empty; return its wait status. */
 static int watch(pid_t pid, int out, int err, int signals) {
     struct pollfd polls[3] = {{out, POLLIN, 0}, {err, POLLIN, 0}, {signals, POLLIN, 0}};
@@ -143,7 +197,8 @@ static int watch(pid_t pid, int out, int err, int signals) {
 static int look_after(struct plan plan, int ready) {
     int out[2], err[2], said[2], go[2], keep = -1, status;
     char line[128];
-    long flags = atol(next_word(&plan));
+    char *net = next_word(&plan);
+    long flags = strtol(net, &net, 10);
     log_limit = atol(next_word(&plan));
     char *uids = next_word(&plan), *gids = next_word(&plan), *oom = next_word(&plan), *slirp = next_word(&plan);
     sigset_t all;
@@ -154,7 +209,7 @@ static int look_after(struct plan plan, int ready) {
     if (log_fd < 0 || signals < 0 || pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0 || pipe2(said, O_CLOEXEC) < 0 ||
         pipe2(go, O_CLOEXEC) < 0)
         fail(125, "open", "log");
-    pid_t pid = syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
+    pid_t pid = begin(flags, net, uids, gids);
     if (pid < 0) fail(125, "clone", "namespaces");
     if (pid == 0) {
         complain_to = said[1];
@@ -166,7 +221,7 @@ static int look_after(struct plan plan, int ready) {
         follow(plan);
     }
     close(out[1]), close(err[1]), close(said[1]), close(go[0]);
-    if (*uids) map_users(pid, uids, gids); /* before slirp4netns, which joins the user namespace */
+    if (*uids && !*net) map_users(pid, uids, gids); /* before slirp4netns, which joins the user namespace */
     if (*slirp && let_out(slirp, pid, !*uids, &keep) < 0) {
         dprintf(ready, "slirp4netns %s: it did not start\n", slirp);
         kill(pid, SIGKILL);
@@ -189,7 +244,8 @@ static int look_after(struct plan plan, int ready) {
     return 0;
 }
 
-static int run(const char *folder) {
+/* Leave a process behind that holds the folder's lock, and wait for its word. Return in it where to say that; else end. */
+static int detach(const char *folder) {
     int ready[2];
     if (chdir(folder) < 0 || pipe2(ready, O_CLOEXEC) < 0) fail(125, "enter", folder);
     pid_t child = fork();
@@ -198,27 +254,43 @@ static int run(const char *folder) {
         size_t size = 0;
         close(ready[1]);
         for (ssize_t got; size < sizeof buffer && (got = read(ready[0], buffer + size, sizeof buffer - size)) > 0;) size += got;
-        if (size == 2 && memcmp(buffer, "ok", 2) == 0) return 0;
+        if (size == 2 && memcmp(buffer, "ok", 2) == 0) _exit(0);
         (void)!write(2, size ? buffer : "shim: it died\n", size ? size : 14);
-        return 125;
+        _exit(125);
     }
     setsid();
     complain_to = ready[1];
     int null = open("/dev/null", O_RDWR | O_CLOEXEC), lock = open("lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     for (int fd = 0; fd < 3; fd++) dup2(null, fd);
     if (lock < 0 || fcntl(lock, F_SETLK, &(struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET}) < 0) {
-        if (errno == EAGAIN || errno == EACCES) return !write(ready[1], "ok", 2); /* it runs already */
+        if (errno == EAGAIN || errno == EACCES) _exit(write(ready[1], "ok", 2) != 2); /* it runs already */
         fail(125, "open", "lock");
     }
-    if (access("exit", F_OK) == 0) return !write(ready[1], "ok", 2); /* it has run already */
+    return ready[1];
+}
+
+static int hold(const char *folder, const char *uids, const char *gids) {
+    int ready = detach(folder);
+    if (unshare(CLONE_NEWNET | (*uids ? CLONE_NEWUSER : 0)) < 0) fail(125, "clone", "namespaces");
+    if (*uids) map_users(getpid(), uids, gids);
+    loopback_up();
+    if (write(ready, "ok", 2) != 2) return 125;
+    close(ready);
+    for (;;) pause();
+}
+
+static int run(const char *folder) {
+    int ready = detach(folder);
+    if (access("exit", F_OK) == 0) return write(ready, "ok", 2) != 2; /* it has run already */
     int plan = open("plan", O_RDONLY | O_CLOEXEC);
-    return look_after(read_plan(plan), ready[1]);
+    return look_after(read_plan(plan), ready);
 }
 
 int main(int argc, char **argv) {
     umask(022);
     if (argc == 3 && strcmp(argv[1], "run") == 0) return run(argv[2]);
     if (argc == 3 && strcmp(argv[1], "do") == 0) follow(read_plan(atoi(argv[2])));
-    dprintf(2, "usage: sandbox run FOLDER | sandbox do FD\n");
+    if (argc == 5 && strcmp(argv[1], "hold") == 0) return hold(argv[2], argv[3], argv[4]);
+    dprintf(2, "usage: sandbox run FOLDER | sandbox do FD | sandbox hold FOLDER UIDS GIDS\n");
     return 64;
 }
