@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from backendai.manager.rules import RULES, As, Verb
@@ -26,6 +26,7 @@ class Role(StrEnum):
     """What an account is to the whole platform."""
 
     SUPERADMIN = "superadmin"
+    DOMAIN_ADMIN = "domain-admin"  # of its own domain
     USER = "user"
 
 
@@ -51,6 +52,7 @@ class Caller:
 
     once: set when this call came with an idempotency key. domain_id: whose user it is. project_id: where sessions go that name none.
     projects: rank by id of the project. domains: ids of those that they administer. scopes: what the token is for; empty for all.
+    expires_at: when the token does.
     """
 
     user: User
@@ -63,6 +65,7 @@ class Caller:
     projects: Mapping[str, Rank] = field(default_factory=dict)
     domains: frozenset[str] = frozenset()
     scopes: tuple[str, ...] = ()
+    expires_at: float | None = None
 
     @property
     def id(self) -> str:
@@ -166,8 +169,11 @@ def require(caller: Caller, verb: Verb, thing: Thing) -> None:
     """Raise unless *caller* may do it: ``not-found`` for what they may not even see, else ``forbidden``, saying who may."""
     if may(caller, verb, thing):
         return
-    if not _exists_for(caller, verb, thing):
+    held = caller.within and thing.project_id is None and _allowed(replace(caller, scopes=()), verb, thing)
+    if not held and not _exists_for(caller, verb, thing):
         raise Failure("not-found", f"You have no such {thing.kind}{_named(thing)}.")
+    if held:
+        raise Failure("forbidden", "This token is held to a project, and this is in none; use another token.")
     if not _allowed(caller, verb, thing):
         who = [*RULES.get(thing.kind, {}).get(verb, ()), As.SUPERADMIN]
         raise Failure("forbidden", f"Only {' or '.join(who)} may {verb} this {thing.kind}{_named(thing)}; ask one of them.")

@@ -113,13 +113,14 @@ async def _look_up(context: Context, token: str) -> _Known | None:
         row = (await connection.execute(query)).first()
         if row is None or row.user_id is None:
             return None if row is None else (row, None)
-        return row, await read_caller(connection, row, row.token_id, tuple(msgspec.json.decode(row.scopes, type=list[str])))
+        scopes = msgspec.json.decode(row.scopes, type=tuple[str, ...])
+        return row, await read_caller(connection, row, row.token_id, scopes, row.expires_at) if row.active else None
 
     found = await context.store.read(job)
     if found is None:
         return None
     row, caller = found
-    if token.startswith(AGENT_PREFIX) is not (caller is None) or (caller is not None and not row.active):
+    if token.startswith(AGENT_PREFIX) is not (row.user_id is None) or (caller is None and row.user_id is not None):
         return None
     known = _Known(caller, row.token_id, row.expires_at)
     if _expired(known, now):

@@ -39,7 +39,7 @@ NONE: tuple[As, ...] = ()  # superadmins alone, who may do everything
 RULES: Mapping[str, Mapping[Verb, tuple[As, ...]]] = {
     "session": {R: (As.OWNER, As.VIEWER), C: (As.MEMBER,), W: (As.OWNER, As.PROJECT_ADMIN), X: (As.INSIDER,)},
     "project": {R: (As.VIEWER, As.DOMAIN_ADMIN), C: (As.DOMAIN_ADMIN,), W: (As.DOMAIN_ADMIN,)},
-    "membership": {R: (As.VIEWER,), C: (As.PROJECT_ADMIN,), W: (As.PROJECT_ADMIN,)},  # who is what in a project
+    "membership": {R: (As.VIEWER,), C: (As.PROJECT_ADMIN,), W: (As.OWNER, As.PROJECT_ADMIN)},  # who is what in a project
     "domain": {R: (As.FELLOW,), C: NONE, W: NONE},
     "domain administrator": {R: (As.FELLOW,), C: (As.DOMAIN_ADMIN,), W: (As.DOMAIN_ADMIN,)},  # who is one
     "user": {R: (As.OWNER, As.DOMAIN_ADMIN), C: (As.DOMAIN_ADMIN,), W: (As.OWNER, As.DOMAIN_ADMIN)},

@@ -196,7 +196,10 @@ class SessionStats:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account. role: ``superadmin`` or ``user``. active: may sign in. uid, gid: inside containers."""
+    """An account. role: ``superadmin``, ``domain-admin`` or ``user``. active: may sign in. uid, gid: inside containers.
+
+    project: where sessions go that name none. projects: role by project's name, in the user's domain.
+    """
 
     id: str
     name: str
@@ -206,11 +209,50 @@ class User:
     uid: int
     gid: int
     created_at: float
+    domain: str = ""
+    project: str = ""
+    projects: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A tenant. weight: in fair sharing. borrow: its projects may use what the others leave unused. admins: names of users."""
+
+    id: str
+    name: str
+    active: bool
+    weight: float
+    borrow: bool
+    created_at: float
+    admins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project of a domain. weight: in fair sharing. role: yours in it, empty for none. members: how many it has."""
+
+    id: str
+    name: str
+    domain: str
+    active: bool
+    weight: float
+    created_at: float
+    role: str = ""
+    members: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody in a project. role: ``admin``, ``member`` or ``viewer``."""
+
+    user: str
+    role: str
+    email: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token, without its secret. user: whose, None for an agent's."""
+    """A token, without its secret. user: whose, None for an agent's. scopes: what it is for; empty for all that its user may."""
 
     id: str
     name: str
@@ -218,18 +260,22 @@ class Token:
     agent: bool
     created_at: float
     expires_at: float | None
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class NewToken(Token):
     """A token with its secret, which is shown this once and stored as a hash."""
 
-    token: str
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """You. uid, gid: inside containers. token: the id of the token that you sent. cluster: whom you talk to."""
+    """You. uid, gid: inside containers. token: the id of the token that you sent. cluster: whom you talk to.
+
+    project: where your sessions go that name none. projects: your role by project. scopes: what the token is for; empty for all.
+    """
 
     id: str
     name: str
@@ -240,6 +286,10 @@ class Who:
     token: str
     cluster: str
     version: str
+    domain: str = ""
+    project: str = ""
+    projects: Mapping[str, str] = field(default_factory=dict)
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

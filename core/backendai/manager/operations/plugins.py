@@ -14,6 +14,7 @@ from backendai.manager.access import Caller
 from backendai.manager.context import Context
 from backendai.manager.operations.agents import AgentInfo
 from backendai.manager.operations.registry import Nothing, Page, declare
+from backendai.manager.operations.tokens import show_scopes
 from backendai.manager.store.schema import agents
 from backendai.model.views import Plugin, Who
 
@@ -38,9 +39,11 @@ def _of_agent(agent: str, told: Mapping[str, str]) -> Plugin:
 
 async def whoami(context: Context, caller: Caller, input: Nothing) -> Who:
     """Show who you are to this cluster."""
-    user = caller.user
+    user, places = caller.user, await context.places.all(context.store)
+    home = places.get(caller.project_id)
     return Who(user.id, user.name, user.role, user.email, caller.uid, caller.gid, caller.token, context.cluster,
-               backendai.__version__)
+               backendai.__version__, user.domain, home.name if home else "",
+               {places[id].name: rank.value for id, rank in caller.projects.items() if id in places}, show_scopes(places, caller.scopes))
 
 
 OPERATIONS = (

@@ -23,14 +23,22 @@ _ROLES = (select(roles.c.scope_id, roles.c.scope, roles.c.role, projects.c.name)
           .select_from(roles.outerjoin(projects, roles.c.scope_id == projects.c.id)).order_by(projects.c.name))
 
 
-async def read_caller(connection: AsyncConnection, row: Row[Any], token: str = "", scopes: tuple[str, ...] = ()) -> Caller:
-    """Return the user of *row*, a row of ``users``, as a caller. token, scopes: of the token that proved it."""
+async def read_caller(connection: AsyncConnection, row: Row[Any], token: str = "", scopes: tuple[str, ...] = (),
+                      expires_at: float | None = None) -> Caller:
+    """Return the user of *row*, a row of ``users``, as a caller. token, scopes, expires_at: of the token that proved it.
+
+    Raise ``Failure('forbidden')`` when their domain is not in use any more.
+    """
     held = (await connection.execute(_ROLES.where(roles.c.user_id == row.id))).all()
-    domain: str = (await connection.execute(select(domains.c.name).where(domains.c.id == row.domain_id))).scalar() or ""
-    ranks = {one.scope_id: Rank(one.role) for one in held if one.scope == "project"}
-    user = User(row.id, row.name, row.role, row.email, domain, tuple(one.name for one in held if one.scope == "project" and one.name))
-    return Caller(user, row.uid, row.gid, token, None, row.domain_id, row.project_id, ranks,
-                  frozenset(one.scope_id for one in held if one.scope == "domain"), scopes)
+    domain = (await connection.execute(select(domains.c.name, domains.c.active).where(domains.c.id == row.domain_id))).one()
+    if not domain.active and row.role != Role.SUPERADMIN:
+        raise Failure("forbidden", f"The domain {domain.name} is not in use any more; ask an administrator of the platform.")
+    mine = [one for one in held if one.scope == "project" and one.name is not None]
+    administered = frozenset(one.scope_id for one in held if one.scope == "domain")
+    role = Role.DOMAIN_ADMIN.value if administered and row.role == Role.USER else row.role
+    user = User(row.id, row.name, role, row.email, domain.name, tuple(one.name for one in mine))
+    return Caller(user, row.uid, row.gid, token, None, row.domain_id, row.project_id, {one.scope_id: Rank(one.role) for one in mine},
+                  administered, scopes, expires_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +103,11 @@ async def _read_places(connection: AsyncConnection) -> dict[str, Place]:
             for row in await connection.execute(query)}
 
 
-async def find_place(places: Places, store: Store, caller: Caller, wanted: str | None) -> Place:
-    """Return the project that *caller* means and may see. wanted: ID, NAME in their own domain, or DOMAIN/NAME; None for their own."""
+async def find_place(places: Places, store: Store, caller: Caller, wanted: str | None, domain_id: str = "") -> Place:
+    """Return the project that *caller* means and may see. wanted: ID, NAME or DOMAIN/NAME; None for their own.
+
+    domain_id: where a NAME is looked up, their own domain when empty.
+    """
     known = await places.all(store)
     if wanted is None:
         ids = [caller.project_id] if not caller.within or caller.project_id in caller.within else sorted(caller.within)
@@ -105,7 +116,7 @@ async def find_place(places: Places, store: Store, caller: Caller, wanted: str |
         found = [known[wanted]]
     else:
         domain, slash, name = wanted.rpartition("/")
-        found = [p for p in known.values() if p.name == name and (p.domain == domain if slash else p.domain_id == caller.domain_id)]
+        found = [p for p in known.values() if p.name == name and (p.domain == domain if slash else p.domain_id == (domain_id or caller.domain_id))]
     found = [place for place in found if may(caller, Verb.READ, place.thing("project"))]
     if len(found) == 1:
         return found[0]
