@@ -21,12 +21,25 @@ from backendai.client.house import (
     remove_preset,
 )
 from backendai.client.owners import (
+    change_domain,
+    change_project,
     change_user,
+    create_domain,
+    create_project,
     create_token,
     create_user,
+    get_domain,
+    get_project,
     get_user,
+    list_domains,
+    list_members,
+    list_projects,
     list_tokens,
     list_users,
+    put_member,
+    remove_domain,
+    remove_member,
+    remove_project,
     remove_token,
     remove_user,
     whoami,
@@ -38,9 +51,12 @@ if TYPE_CHECKING:
     from backendai.model.views import Agent, Images, Plugin, Ran, SessionStats
 
 __all__ = (  # what is passed on from the modules beside this one
-    "Call", "Sessions", "change_agent", "change_group", "change_user", "create_group", "create_preset", "create_token", "create_user",
-    "get_group", "get_user", "list_groups", "list_presets", "list_slots", "list_tokens", "list_users", "remove_group", "remove_preset",
-    "remove_token", "remove_user", "whoami",
+    "Call", "Sessions",
+    "change_agent", "change_group", "create_group", "create_preset", "get_group", "list_groups", "list_presets", "list_slots", "remove_group",
+    "remove_preset",
+    "change_domain", "change_project", "change_user", "create_domain", "create_project", "create_token",
+    "create_user", "get_domain", "get_project", "get_user", "list_domains", "list_members", "list_projects", "list_tokens",
+    "list_users", "put_member", "remove_domain", "remove_member", "remove_project", "remove_token", "remove_user", "whoami",
 )
 MOST_WAIT_S = 60.0  # that the server lets one request wait
 PAGE = 200  # sessions in one answer, at most
@@ -54,6 +70,7 @@ class NewSession:
 
     image: NAME:TAG. command: argv, for batch sessions. slots: such as ``{"cpu": 1, "mem": "512m"}``. priority: 0 to 100, higher first.
     time_limit_s: of running. grace_s: from SIGTERM to SIGKILL. mounts: folders of the node. workdir: an absolute path.
+    project: NAME or DOMAIN/NAME, your own when left out.
     group: the resource group. preset: a named bundle of slots. reservation: an advance one to run in.
     """
 
@@ -70,6 +87,7 @@ class NewSession:
     mounts: Sequence[Mount] = ()
     workdir: str | None = None
     tags: Sequence[str] = ()
+    project: str | None = None
     group: str | None = None
     preset: str | None = None
     reservation: str | None = None
@@ -85,8 +103,11 @@ def create_session(new: NewSession, key: str = "") -> Call[Session]:
     return Call("POST", "/v1/sessions", "Session", body=new.body(), key=key or make_key())
 
 
-def list_sessions(all: bool = False, state: SessionState | None = None, cursor: str | None = None, limit: int = PAGE) -> Call[Sessions]:
-    return Call("GET", "/v1/sessions", "Sessions", {"all": all or None, "state": state, "cursor": cursor, "limit": limit})
+def list_sessions(all: bool = False, state: SessionState | None = None, cursor: str | None = None, limit: int = PAGE,
+                  project: str | None = None, user: str | None = None, everyone: bool = False) -> Call[Sessions]:
+    """Yours; or those of a project, of a user, or of everyone whom you may see."""
+    return Call("GET", "/v1/sessions", "Sessions", {"all": all or None, "state": state, "cursor": cursor, "limit": limit,
+                                                    "project": project, "user": user, "everyone": everyone or None})
 
 
 def get_session(session: str, wait: str | None = None, timeout_s: float | None = None) -> Call[Session]:

@@ -38,6 +38,7 @@ NONE: tuple[As, ...] = ()  # superadmins alone, who may do everything
 # project is a member, and a member a viewer. What stands nowhere is for superadmins.
 RULES: Mapping[str, Mapping[Verb, tuple[As, ...]]] = {
     "session": {R: (As.OWNER, As.VIEWER), C: (As.MEMBER,), W: (As.OWNER, As.PROJECT_ADMIN), X: (As.INSIDER,)},
+    "environment": {R: (As.OWNER,)},  # the values of a session's variables
     "project": {R: (As.VIEWER, As.DOMAIN_ADMIN), C: (As.DOMAIN_ADMIN,), W: (As.DOMAIN_ADMIN,)},
     "membership": {R: (As.VIEWER,), C: (As.PROJECT_ADMIN,), W: (As.OWNER, As.PROJECT_ADMIN)},  # who is what in a project
     "domain": {R: (As.FELLOW,), C: NONE, W: NONE},

@@ -11,7 +11,8 @@ from aiohttp import web
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backendai.manager.access import Caller
+from backendai.manager.access import Caller, Thing, Verb, may, require
+from backendai.manager.auth import authenticate
 from backendai.manager.bus import Event, Subscription
 from backendai.manager.context import Context
 from backendai.manager.operations.streams import EventsQuery
@@ -28,6 +29,7 @@ _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X
 async def watch(request: web.Request) -> web.StreamResponse:
     """Replay what came after ``Last-Event-ID``, then follow unless ``follow=false``. Without that header it starts now."""
     context, caller = request.app[CONTEXT], caller_of(request)
+    require(caller, Verb.READ, _thing(caller.id))
     follow = read_query(request, EventsQuery).follow
     after = _resume_point(request)
     with context.bus.subscribe() as subscription:  # before the replay, so that nothing falls between
@@ -39,7 +41,7 @@ async def watch(request: web.Request) -> web.StreamResponse:
         await response.write(b"retry: 2000\n\n")
         after = await _replay(context, caller, response, after)
         if follow:
-            await _follow(caller, response, subscription, after)
+            await _follow(context, request, response, subscription, after)
     await response.write_eof()
     return response
 
@@ -56,7 +58,7 @@ def _resume_point(request: web.Request) -> int | None:
 async def _replay(context: Context, caller: Caller, response: web.StreamResponse, after: int) -> int:
     while True:
         query = select(events).where(events.c.id > after).order_by(events.c.id).limit(REPLAY)
-        if not caller.admin:
+        if not caller.superadmin:
             query = query.where(events.c.owner_id == caller.id)
 
         async def job(connection: AsyncConnection, query: Any = query) -> Sequence[Row[Any]]:
@@ -71,7 +73,8 @@ async def _replay(context: Context, caller: Caller, response: web.StreamResponse
             return after
 
 
-async def _follow(caller: Caller, response: web.StreamResponse, subscription: Subscription, after: int) -> None:
+async def _follow(context: Context, request: web.Request, response: web.StreamResponse, subscription: Subscription, after: int) -> None:
+    caller, known = caller_of(request), context.tokens.generation
     while True:
         try:
             async with asyncio.timeout(KEEP_ALIVE_S):
@@ -81,8 +84,18 @@ async def _follow(caller: Caller, response: web.StreamResponse, subscription: Su
             continue
         if event is None:
             return
-        if event.id > after and (caller.admin or event.owner_id == caller.id):
+        if context.tokens.generation != known:  # somebody's token or role changed: who is this now?
+            known = context.tokens.generation
+            try:
+                caller = await authenticate(context, request)
+            except Failure:
+                return
+        if event.id > after and may(caller, Verb.READ, _thing(event.owner_id)):
             await response.write(_line(event))
+
+
+def _thing(owner_id: str | None) -> Thing:
+    return Thing("event", owner_id)
 
 
 def _line(event: Event) -> bytes:

@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 FULL = NewSession(SessionType.BATCH, "n", "img:1", ("a", "b"), {"K": "V"}, {"cpu": 1, "mem": "1g"}, 0, 60.0, 0.0, Network.OUTWARD,
-                  (Mount("/a", "/b", True),), "/w", ("t",), group="g", preset="p", reservation="r")
+                  (Mount("/a", "/b", True),), "/w", ("t",), project="p", group="g", preset="p", reservation="r")
 EVERY: Mapping[str, Call[Any]] = {
     "create_session": calls.create_session(FULL),
-    "list_sessions": calls.list_sessions(True, SessionState.RUNNING, "c", 5),
+    "list_sessions": calls.list_sessions(True, SessionState.RUNNING, "c", 5, "p", "u", True),
     "get_session": calls.get_session("s", "final", 5.0),
     "stop_session": calls.stop_session("s", 1.0),
     "remove_session": calls.remove_session("s", True),
@@ -41,13 +41,26 @@ EVERY: Mapping[str, Call[Any]] = {
     "build_image": calls.build_image("i:1", "a"),
     "remove_image": calls.remove_image("i:1", "a"),
     "whoami": calls.whoami(),
-    "list_users": calls.list_users(),
+    "list_domains": calls.list_domains(True),
+    "get_domain": calls.get_domain("d"),
+    "create_domain": calls.create_domain("d", weight=2.0, borrow=True),
+    "change_domain": calls.change_domain("d", weight=2.0, borrow=True, active=False),
+    "remove_domain": calls.remove_domain("d"),
+    "list_projects": calls.list_projects("d", True),
+    "get_project": calls.get_project("d/p"),
+    "create_project": calls.create_project("p", domain="d", weight=2.0),
+    "change_project": calls.change_project("p", weight=2.0, active=False),
+    "remove_project": calls.remove_project("p"),
+    "list_members": calls.list_members("d/p"),
+    "put_member": calls.put_member("d/p", "u", "viewer"),
+    "remove_member": calls.remove_member("d/p", "u"),
+    "list_users": calls.list_users("d", "p"),
     "get_user": calls.get_user("u"),
-    "create_user": calls.create_user("u", role="user", email="e", uid=1, gid=1),
-    "change_user": calls.change_user("u", role="user", email="e", uid=1, gid=1, active=False),
+    "create_user": calls.create_user("u", role="user", email="e", uid=1, gid=1, domain="d", project="p"),
+    "change_user": calls.change_user("u", role="user", email="e", uid=1, gid=1, active=False, domain="d", project="p"),
     "remove_user": calls.remove_user("u"),
     "list_tokens": calls.list_tokens(),
-    "create_token": calls.create_token("t", "u", True, 60.0),
+    "create_token": calls.create_token("t", "u", True, 60.0, ("read",)),
     "remove_token": calls.remove_token("i"),
     "watch_events": calls.watch_events(),
     "list_groups": calls.list_groups(),
@@ -120,7 +133,7 @@ def test_an_answer_is_read_as_the_api_types_it(name: str) -> None:
 
 NAMES: tuple[Callable[[str], Call[Any]], ...] = (
     calls.get_session, calls.stop_session, calls.remove_session, calls.stats_of_session, calls.logs_of_session, calls.open_exec,
-    calls.get_agent, calls.get_user, calls.remove_user, calls.remove_token)
+    calls.get_agent, calls.get_user, calls.remove_user, calls.remove_token, calls.get_domain, calls.get_project)
 
 
 @given(name=st.text(min_size=1), make=st.sampled_from(NAMES))
@@ -162,7 +175,8 @@ def test_a_key_is_made_up_for_each_creation() -> None:
 
 def test_only_what_may_be_sent_twice_is_repeatable() -> None:
     risky = {name for name, call in EVERY.items() if not call.repeatable}
-    assert risky == {"stop_session", "exec_in_session", "pull_image", "build_image", "change_user", "change_group", "change_agent"}
+    assert risky == {"stop_session", "exec_in_session", "pull_image", "build_image", "change_user", "change_group", "change_agent",
+                     "change_domain", "change_project"}
 
 
 def test_a_body_has_what_was_asked_for() -> None:
@@ -170,7 +184,7 @@ def test_a_body_has_what_was_asked_for() -> None:
         "type": "batch", "name": "n", "image": "img:1", "command": ("a", "b"), "env": {"K": "V"}, "slots": {"cpu": 1, "mem": "1g"},
         "priority": 0, "time_limit_s": 60.0, "grace_s": 0.0, "network": "outward",
         "mounts": [{"source": "/a", "target": "/b", "readonly": True}], "workdir": "/w", "tags": ("t",), "group": "g",
-        "preset": "p", "reservation": "r"}
+        "preset": "p", "reservation": "r", "project": "p"}
     assert NewSession().body() == {"type": "batch"}
     assert json.loads(calls.create_session(FULL).payload() or b"")["network"] == "outward"
 

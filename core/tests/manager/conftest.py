@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 import pytest
 from aiohttp import web
-from backendai.manager import faults
+from backendai.manager import faults, streams
 from backendai.manager.app import make_app, mount_webapps
 from backendai.manager.auth import TokenCache
 from backendai.manager.bus import Bus
@@ -27,7 +27,7 @@ from backendai.manager.operations import built_in
 from backendai.manager.possible import Capacities
 from backendai.manager.serve import ManagerHandle, serve_manager
 from backendai.manager.store.engine import Tx, open_store
-from backendai.manager.store.schema import agent_slots, agents, domains, projects, roles, users
+from backendai.manager.store.schema import agent_slots, agents
 from backendai.manager.store.sessions import SessionLoader
 from backendai.model.errors import Failure
 from backendai.model.ids import make_id
@@ -43,7 +43,7 @@ from backendai.spec import (
 from backendai.wire import link
 from backendai.wire.frames import control
 from backendai.wire.link import Advance, Desired, Hello, KernelOrder, KernelState, Message, Observed, Open, Report
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert
 
 from core.tests.manager.stage import Stage, staged
 
@@ -108,20 +108,10 @@ class Served:
 
     async def outsider(self, name: str) -> str:
         """Make an account in a domain of its own and return a token of it."""
-        token, domain, project = await self.user(name), self.context.new_id(), self.context.new_id()
-        mine = select(users.c.id).where(users.c.name == name).scalar_subquery()
-
-        async def job(tx: Tx) -> None:
-            await tx.connection.execute(insert(domains), [{"id": domain, "name": f"of-{name}", "active": True, "created_at": 0.0}])
-            await tx.connection.execute(insert(projects), [
-                {"id": project, "domain_id": domain, "name": "main", "active": True, "created_at": 0.0}])
-            await tx.connection.execute(update(users).where(users.c.name == name).values(domain_id=domain, project_id=project))
-            await tx.connection.execute(update(roles).where(roles.c.user_id == mine).values(scope_id=project))
-
-        with self.context.places.changing():
-            await self.context.store.write(job)
-        self.context.tokens.forget()
-        return token
+        await self.call("POST", "/v1/domains", {"name": f"of-{name}"}, status=201)
+        await self.call("POST", "/v1/users", {"name": name, "domain": f"of-{name}"}, status=201)
+        made = await self.call("POST", "/v1/tokens", {"name": "test", "user": name}, status=201)
+        return str(made["token"])
 
     async def session(self, token: str | None = None, **what: Any) -> dict[str, Any]:
         """Ask for a batch session."""
@@ -177,7 +167,7 @@ async def serving(config: ManagerConfig) -> AsyncIterator[Served]:
         stack.push_async_callback(context.tasks.close, 5.0)
         context.cluster, token = await found_cluster(context)
         registry = built_in()
-        app = make_app(context, registry)
+        app = make_app(context, registry, streams.routes(context))
         await mount_webapps(app, context, registry, "http://test")
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()

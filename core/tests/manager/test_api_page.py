@@ -55,7 +55,7 @@ def test_every_route_has_an_example(route: tuple[str, str]) -> None:
         return
     examples = [line for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE) if re.search(rf"\$URL{pattern}[\"? ]", line + " ")]
     assert examples, "no example"
-    explicit = {"POST": "-X POST|-d ", "PUT": "-T ", "GET": "", "PATCH": "-X PATCH", "DELETE": "-X DELETE"}[method]
+    explicit = {"POST": "-X POST|-d ", "PUT": "-T |-X PUT", "GET": "", "PATCH": "-X PATCH", "DELETE": "-X DELETE"}[method]
     assert any(re.search(explicit, line) for line in examples)
 
 
@@ -65,7 +65,7 @@ def test_the_page_has_every_error_as_it_is() -> None:
 
 
 def test_the_page_has_every_event() -> None:
-    kinds = "session|agent|user|token|group|preset|quota|booking"
+    kinds = "session|agent|user|token|group|preset|quota|booking|domain|project"
     said = set(re.findall(rf"`((?:{kinds})\.[a-z]+)`", PAGE))
     source = "".join(path.read_text() for path in (Path(__file__).parents[2] / "backendai" / "manager").rglob("*.py"))
     lines = "".join(re.findall(r"(?:\.event|_follow)\((?!f\").*", source))

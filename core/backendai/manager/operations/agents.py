@@ -57,11 +57,13 @@ class OneAgent(Input, frozen=True):
 
 async def list_(context: Context, caller: Caller, input: Nothing) -> Page[Agent]:
     """List the agents, by name."""
+    require(caller, Verb.READ, Thing("agent"))
     return Page(await find_agents(context))
 
 
 async def get(context: Context, caller: Caller, input: OneAgent) -> Agent:
     """Show an agent, by id or name."""
+    require(caller, Verb.READ, Thing("agent"))
     found = await find_agents(context, input.id)
     if not found:
         raise Failure("not-found", f"There is no agent {input.id!r}; see `bai agents`.")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -167,7 +167,7 @@ async def _read(context: Context, where: ColumnElement[bool]) -> tuple[Domain, .
     admins = (select(roles.c.scope_id, users.c.name).select_from(roles.join(users, roles.c.user_id == users.c.id))
               .where(roles.c.scope == "domain").order_by(users.c.name))
 
-    async def job(connection: AsyncConnection) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
+    async def job(connection: AsyncConnection) -> tuple[Sequence[Any], Sequence[Any]]:
         return (await connection.execute(query)).all(), (await connection.execute(admins)).all()
 
     rows, held = await context.store.read(job)

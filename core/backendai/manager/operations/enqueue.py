@@ -84,7 +84,7 @@ async def create(context: Context, caller: Caller, input: CreateSession) -> Sess
     """Ask for a session. It waits in the queue until there is room for it."""
 
     async def again(id: str) -> Session:
-        return show(context, await find_session(context, caller, id))
+        return show(context, await find_session(context, caller, id), caller)
 
     return await create_once(context, caller, lambda: _enqueue(context, caller, input), again)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from backendai.manager.access import Caller
+from backendai.manager.access import Caller, Thing, Verb, require
 from backendai.manager.context import Context
 from backendai.manager.operations.agents import find_agents
-from backendai.manager.operations.registry import Input, Nothing, Permission, declare
+from backendai.manager.operations.registry import Input, Nothing, declare
 from backendai.model.errors import Failure
 from backendai.model.image import check_image
 from backendai.model.views import Agent, Image, Images
-from backendai.wire.frames import Verb
+from backendai.wire import frames
 
 ASK_S = 15.0
 REMOVE_S = 60.0
@@ -36,8 +36,9 @@ class Removed(msgspec.Struct, frozen=True):
 
 async def list_(context: Context, caller: Caller, input: Nothing) -> Images:
     """List the images of every connected agent."""
+    require(caller, Verb.READ, Thing("image"))
     there = [agent for agent in await find_agents(context) if agent.connected]
-    answers = await _ask_all(context, there, Verb.IMAGES, {}, ASK_S)
+    answers = await _ask_all(context, there, frames.Verb.IMAGES, {}, ASK_S)
     rows = []
     for agent in there:
         answer = answers[agent.name]
@@ -51,17 +52,18 @@ async def list_(context: Context, caller: Caller, input: Nothing) -> Images:
 
 async def remove(context: Context, caller: Caller, input: RemoveImage) -> Removed:
     """Remove an image from an agent, or from every connected one."""
+    require(caller, Verb.CHANGE, Thing("image"))
     there = [agent for agent in await find_agents(context, input.agent) if agent.connected]
     if not there:
         raise Failure("unavailable", "No such agent is connected; see `bai agents`.")
-    answers = await _ask_all(context, there, Verb.REMOVE_IMAGE, {"image": check_image(input.name)}, REMOVE_S)
+    answers = await _ask_all(context, there, frames.Verb.REMOVE_IMAGE, {"image": check_image(input.name)}, REMOVE_S)
     done = tuple(name for name, answer in answers.items() if not isinstance(answer, Failure))
     if not done:
         raise next(answer for answer in answers.values() if isinstance(answer, Failure))
     return Removed(done)
 
 
-async def _ask_all(context: Context, there: Sequence[Agent], verb: Verb, arguments: Mapping[str, Any],
+async def _ask_all(context: Context, there: Sequence[Agent], verb: frames.Verb, arguments: Mapping[str, Any],
                    within_s: float) -> dict[str, Mapping[str, Any] | Failure]:
     """Ask every agent at once; one that fails or is late costs the others nothing."""
 
@@ -76,5 +78,5 @@ async def _ask_all(context: Context, there: Sequence[Agent], verb: Verb, argumen
 
 OPERATIONS = (
     declare("images.list", list_, "GET", "/v1/images"),
-    declare("images.delete", remove, "DELETE", "/v1/images", query=("name", "agent"), permission=Permission.ADMIN, mutates=True),
+    declare("images.delete", remove, "DELETE", "/v1/images", query=("name", "agent"), mutates=True),
 )

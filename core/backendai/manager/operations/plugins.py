@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import backendai
-from backendai.manager.access import Caller
+from backendai.manager.access import Caller, Thing, Verb, require
 from backendai.manager.context import Context
 from backendai.manager.operations.agents import AgentInfo
 from backendai.manager.operations.registry import Nothing, Page, declare
@@ -21,6 +21,7 @@ from backendai.model.views import Plugin, Who
 
 async def list_(context: Context, caller: Caller, input: Nothing) -> Page[Plugin]:
     """List the plugins of the manager and of every agent."""
+    require(caller, Verb.READ, Thing("plugin"))
 
     async def job(connection: AsyncConnection) -> list[Any]:
         return list(await connection.execute(select(agents.c.name, agents.c.info).order_by(agents.c.name)))

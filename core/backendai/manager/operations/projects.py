@@ -135,7 +135,7 @@ async def members(context: Context, caller: Caller, input: OneProject) -> Page[M
     query = (select(users.c.name, users.c.email, roles.c.role).select_from(roles.join(users, roles.c.user_id == users.c.id))
              .where(roles.c.scope_id == place.id).order_by(users.c.name))
 
-    async def job(connection: AsyncConnection) -> Sequence[Row[Any]]:
+    async def job(connection: AsyncConnection) -> Sequence[Any]:
         return (await connection.execute(query)).all()
 
     return Page(tuple(Member(row.name, row.role, row.email) for row in await context.store.read(job)))

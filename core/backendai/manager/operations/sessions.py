@@ -16,7 +16,8 @@ from backendai.manager.context import Context
 from backendai.manager.operations.enqueue import MOST_GRACE_S, create
 from backendai.manager.operations.registry import Input, Page, declare
 from backendai.manager.store.engine import Tx
-from backendai.manager.store.schema import agents, kernels, sessions
+from backendai.manager.store.owners import find_place, visible
+from backendai.manager.store.schema import agents, kernels, sessions, users
 from backendai.manager.store.sessions import FINAL_STATES, SESSIONS, find_session, read_spec, show
 from backendai.model.errors import Failure
 from backendai.model.session import FINAL, Session, SessionState
@@ -30,16 +31,22 @@ _REACHED = {"running": frozenset({SessionState.RUNNING, SessionState.TERMINATING
 
 
 class ListSessions(Input, frozen=True):
-    """all: ended ones too. state: only those in it. cursor: the ``next`` of the page before. limit: at most 200."""
+    """all: ended ones too. state: only those in it. cursor: the ``next`` of the page before. limit: at most 200.
+
+    project: those in it, by NAME, DOMAIN/NAME or id. user: that user's. everyone: all that you may see. Yours when these are left out.
+    """
 
     all: bool = False
     state: SessionState | None = None
     cursor: str | None = None
     limit: int = 50
+    project: str | None = None
+    user: str | None = None
+    everyone: bool = False
 
 
 class GetSession(Input, frozen=True):
-    """id: a session's id, or its owner's name for it; an administrator may write OWNER/NAME.
+    """id: a session's id, its owner's name for it, or OWNER/NAME.
 
     wait: answer once it is at least that far. timeout_s: or after so long, at most 60.
     """
@@ -88,11 +95,16 @@ class SessionStats(msgspec.Struct, frozen=True):
 
 
 async def list_(context: Context, caller: Caller, input: ListSessions) -> Page[Session]:
-    """List your sessions, an administrator everyone's: the active ones, or all, newest first."""
+    """List sessions: yours, a project's, or all that you may see; the active ones, or ended ones too, newest first."""
     if not 1 <= input.limit <= 200:
         raise Failure("invalid-request", f"limit: {input.limit} must be from 1 to 200.")
-    query = SESSIONS.order_by(sessions.c.id.desc()).limit(input.limit + 1)
-    if not caller.admin:
+    query = SESSIONS.where(visible(caller)).order_by(sessions.c.id.desc()).limit(input.limit + 1)
+    if input.project is not None:
+        place = await find_place(context.places, context.store, caller, input.project)
+        query = query.where(sessions.c.project_id == place.id)
+    if input.user is not None:
+        query = query.where(users.c.name == input.user)
+    elif input.project is None and not input.everyone:
         query = query.where(sessions.c.owner_id == caller.id)
     if input.state is not None:
         query = query.where(sessions.c.state == input.state.value)
@@ -105,7 +117,7 @@ async def list_(context: Context, caller: Caller, input: ListSessions) -> Page[S
         return (await connection.execute(query)).all()
 
     rows = await context.store.read(job)
-    items = tuple(show(context, row) for row in rows[: input.limit])
+    items = tuple(show(context, row, caller) for row in rows[: input.limit])
     return Page(items, items[-1].id if len(rows) > input.limit else None)
 
 
@@ -116,7 +128,7 @@ async def get(context: Context, caller: Caller, input: GetSession) -> Session:
         if not 0 <= input.timeout_s <= MOST_WAIT_S:
             raise Failure("invalid-request", f"timeout_s: must be from 0 to {MOST_WAIT_S:g}; ask again to wait longer.")
         row = await _wait(context, caller, row, _REACHED[input.wait], input.timeout_s)
-    return show(context, row)
+    return show(context, row, caller)
 
 
 async def _wait(context: Context, caller: Caller, row: Row[Any], states: frozenset[SessionState], timeout_s: float) -> Row[Any]:
@@ -143,14 +155,14 @@ async def stop(context: Context, caller: Caller, input: StopSession) -> Session:
     if input.grace_s is not None and not 0 <= input.grace_s <= MOST_GRACE_S:
         raise Failure("invalid-request", f"grace_s: must be from 0 to {MOST_GRACE_S:g}.")
     if row.state in FINAL:
-        return show(context, row)
+        return show(context, row, caller)
     if context.host.each(HOOK):
         try:
             await context.host.all(HOOK).pre_destroy_session(show(context, row), caller.user)
         except Reject as veto:
             raise Failure("rejected", veto.reason) from veto
     await _note_stop(context, caller, row, input.grace_s)
-    return show(context, await find_session(context, caller, row.id))
+    return show(context, await find_session(context, caller, row.id), caller)
 
 
 async def _note_stop(context: Context, caller: Caller, row: Row[Any], grace_s: float | None) -> None:
@@ -209,7 +221,7 @@ async def stats(context: Context, caller: Caller, input: StatsOfSession) -> Sess
 
 OPERATIONS = (
     declare("sessions.create", create, "POST", "/v1/sessions", status=201, mutates=True, creates=True),
-    declare("sessions.list", list_, "GET", "/v1/sessions", query=("all", "state", "cursor", "limit")),
+    declare("sessions.list", list_, "GET", "/v1/sessions", query=("all", "state", "cursor", "limit", "project", "user", "everyone")),
     declare("sessions.get", get, "GET", "/v1/sessions/{id}", query=("wait", "timeout_s")),
     declare("sessions.stop", stop, "POST", "/v1/sessions/{id}/stop", mutates=True),
     declare("sessions.delete", remove, "DELETE", "/v1/sessions/{id}", status=204, query=("force",), mutates=True),

@@ -102,7 +102,7 @@ async def _whose(context: Context, caller: Caller, input: CreateToken) -> tuple[
     query = select(users.c.id, users.c.name, users.c.role, users.c.domain_id).where(
         users.c.name == (caller.user.name if input.user is None else input.user), users.c.active)
 
-    async def job(connection: AsyncConnection) -> Row[Any] | None:
+    async def job(connection: AsyncConnection) -> Any:
         return (await connection.execute(query)).first()
 
     row = await context.store.read(job)

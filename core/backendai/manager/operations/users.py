@@ -146,7 +146,7 @@ async def change(context: Context, caller: Caller, input: ChangeUser) -> User:
     _check(input.email or "", tuple(i for i in (input.uid, input.gid) if i is not None))
     given = {"email": input.email, "active": input.active, "uid": input.uid, "gid": input.gid,
              "role": input.role and _stored(input.role)}
-    values = {name: value for name, value in given.items() if value is not None}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if input.domain is not None and input.domain != user.domain:
         domain = await find_domain(context, caller, domains.c.name == input.domain)
         values |= {"domain_id": domain.id, "project_id": (await _home(context, domain.id)).id}
@@ -238,7 +238,7 @@ async def _read(context: Context, *where: ColumnElement[bool]) -> list[tuple[Row
             .select_from(roles.join(users, roles.c.user_id == users.c.id).outerjoin(projects, roles.c.scope_id == projects.c.id))
             .where(*where).order_by(projects.c.name))
 
-    async def job(connection: AsyncConnection) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
+    async def job(connection: AsyncConnection) -> tuple[Sequence[Any], Sequence[Any]]:
         return (await connection.execute(query)).all(), (await connection.execute(held)).all()
 
     rows, ranks = await context.store.read(job)

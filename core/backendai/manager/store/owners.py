@@ -116,7 +116,8 @@ async def find_place(places: Places, store: Store, caller: Caller, wanted: str |
         found = [known[wanted]]
     else:
         domain, slash, name = wanted.rpartition("/")
-        found = [p for p in known.values() if p.name == name and (p.domain == domain if slash else p.domain_id == (domain_id or caller.domain_id))]
+        home = domain_id or caller.domain_id
+        found = [p for p in known.values() if p.name == name and (p.domain == domain if slash else p.domain_id == home)]
     found = [place for place in found if may(caller, Verb.READ, place.thing("project"))]
     if len(found) == 1:
         return found[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,6 +32,7 @@ SESSIONS = (select(sessions, users.c.name.label("owner"), agents.c.name.label("a
                          .outerjoin(groups, sessions.c.group_id == groups.c.id).outerjoin(agents, sessions.c.agent_id == agents.c.id)))
 _BY_IDS = SESSIONS.where(sessions.c.id.in_(bindparam("ids", expanding=True)))
 _NEWEST = (case((sessions.c.state.in_(FINAL_STATES), 1), else_=0), sessions.c.id.desc())
+HIDDEN = "***"  # in the place of a variable's value
 _spec_decoder = msgspec.json.Decoder(SessionSpec)
 MOST = 200  # ids in one query
 
@@ -120,6 +122,12 @@ def to_session(row: Row[Any], progress: str = "") -> Session:
         expires_at=row.expires_at, expires_why=row.expires_why)
 
 
-def show(context: Context, row: Row[Any]) -> Session:
-    """Return a row of ``SESSIONS`` with what is known of its progress right now."""
-    return to_session(row, context.live.progress.get(row.id, ""))
+def show(context: Context, row: Row[Any], caller: Caller | None = None) -> Session:
+    """Return a row of ``SESSIONS`` with what is known of its progress right now.
+
+    caller: who will see it; the values of its variables are hidden from everybody but those who may read them.
+    """
+    session = to_session(row, context.live.progress.get(row.id, ""))
+    if caller is None or not session.env or may(caller, Verb.READ, replace(thing_of(row), kind="environment")):
+        return session
+    return replace(session, env=dict.fromkeys(session.env, HIDDEN))
