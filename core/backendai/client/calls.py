@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = (  # what is passed on from the modules beside this one
     "Call", "Sessions",
-    "change_agent", "change_group", "create_group", "create_preset", "get_group", "list_groups", "list_presets", "list_slots", "remove_group",
-    "remove_preset",
+    "change_agent", "change_group", "create_group", "create_preset", "get_group", "list_groups", "list_presets", "list_slots",
+    "remove_group", "remove_preset",
     "change_domain", "change_project", "change_user", "create_domain", "create_project", "create_token",
     "create_user", "get_domain", "get_project", "get_user", "list_domains", "list_members", "list_projects", "list_tokens",
     "list_users", "put_member", "remove_domain", "remove_member", "remove_project", "remove_token", "remove_user", "whoami",
