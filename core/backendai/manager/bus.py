@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from backendai.model.errors import Failure
@@ -25,6 +25,20 @@ class Event:
     subject: str
     owner_id: str | None
     data: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class News:
+    """What the orchestrator is to look at, ids all of them. fresh: sessions that have entered the queue. due: whose wishes changed.
+
+    agents: that came, went or changed. groups: where somebody may find room now. everything: whatever there is, settings included.
+    """
+
+    fresh: set[str] = field(default_factory=set)
+    due: set[str] = field(default_factory=set)
+    agents: set[str] = field(default_factory=set)
+    groups: set[str] = field(default_factory=set)
+    everything: bool = False
 
 
 class Subscription:
@@ -58,18 +72,30 @@ class Bus:
 
     def __init__(self) -> None:
         self._bell = asyncio.Event()
+        self._news = News()
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._subscriptions: set[Subscription] = set()
         self._ended = False
 
-    def wake(self) -> None:
-        """Ring for the orchestrator: something that it decides upon has changed."""
+    def wake(self, *, fresh: Iterable[str] = (), due: Iterable[str] = (), agents: Iterable[str] = (), groups: Iterable[str] = (),
+             everything: bool | None = None) -> None:
+        """Ring for the orchestrator: something that it decides upon has changed. Who does not say what means everything."""
+        news = self._news
+        for known, more in ((news.fresh, fresh), (news.due, due), (news.agents, agents), (news.groups, groups)):
+            known.update(more)
+        if everything or (everything is None and not any((fresh, due, agents, groups))):
+            news.everything = True
         self._bell.set()
 
     async def wait_for_wake(self) -> None:
         """Wait for the bell; rings that came meanwhile count once."""
         await self._bell.wait()
         self._bell.clear()
+
+    def take_news(self) -> News:
+        """Return what was rung for since the last time."""
+        news, self._news = self._news, News()
+        return news
 
     def changed(self, session_id: str) -> None:
         """Tell everyone who waits for *session_id* to look again."""

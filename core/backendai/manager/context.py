@@ -36,9 +36,22 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def at_home(self) -> None:
+        """Remember the loop that this is called in, so that other threads can hand work over."""
+        self._loop = asyncio.get_running_loop()
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
-        """Run *work*; log what it raises."""
+        """Run *work*; log what it raises. Called in another thread it is handed to the loop."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            if self._loop is None:
+                work.close()
+                raise
+            self._loop.call_soon_threadsafe(self.spawn, work, name)
+            return
         task = asyncio.create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._done)

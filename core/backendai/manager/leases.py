@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from backendai.manager.held import Held
+from backendai.manager.held import Held, Kernel
 from backendai.manager.store.held import Change
 from backendai.model.session import SessionState
 from backendai.sokovan.snapshot import Lease
@@ -18,10 +18,14 @@ class Leases:
         self.by_session: dict[str, Lease] = {}
         self.by_kernel: dict[str, str] = {}  # to the session's id
         self.counts: Counter[str] = Counter()  # containers by agent
+        self.used: defaultdict[str, Counter[str]] = defaultdict(Counter)  # amounts by agent and slot
+        self.arrays: Counter[str] = Counter()  # sessions by array
 
     def load(self, held: Iterable[Held]) -> None:
         """Begin anew with what the database says."""
         self.by_session, self.by_kernel, self.counts = {}, {}, Counter()
+        self.used.clear()
+        self.arrays.clear()
         for one in held:
             self._add(one)
 
@@ -32,16 +36,24 @@ class Leases:
                 continue
             for kernel in before.holding:
                 if self.by_kernel.pop(kernel.id, None) is not None:
-                    self.counts[str(kernel.agent)] -= 1
-            self.by_session.pop(before.id, None)
+                    self._count(kernel, -1)
+            if self.by_session.pop(before.id, None) is not None:
+                self.arrays[before.array_id or ""] -= 1
             if after.holds:
                 self._add(after)
 
     def _add(self, held: Held) -> None:
         self.by_session[held.id] = lease_of(held)
+        self.arrays[held.array_id or ""] += 1
         for kernel in held.holding:
             self.by_kernel[kernel.id] = held.id
-            self.counts[str(kernel.agent)] += 1
+            self._count(kernel, 1)
+
+    def _count(self, kernel: Kernel, sign: int) -> None:
+        agent = str(kernel.agent)
+        self.counts[agent] += sign
+        for name, amount in kernel.amounts.items():
+            self.used[agent][name] += sign * amount
 
 
 def lease_of(held: Held) -> Lease:
