@@ -17,7 +17,7 @@ class ManagerConfig:
     """Everything that an operator may choose.
 
     data: folder of the manager's own files. db_url: where the state is; empty for SQLite in *data*. port: 0 for any free one.
-    scheduler, selector: names of plugins. lost_after_s: how long an agent may be away before its sessions fail.
+    scheduler, selector, network: names of plugins. lost_after_s: how long an agent may be away before its sessions fail.
     default_slots: what a session gets that asks for nothing, in internal units. drain_s: how long a stop waits for requests
     in flight. events_kept, events_kept_s: what the event log remembers at most.
     """
@@ -29,6 +29,7 @@ class ManagerConfig:
     plugins: Settings = field(default_factory=Settings)
     scheduler: str = "fifo"
     selector: str = "concentrated"
+    network: str = "vxlan"
     lost_after_s: float = 180.0
     default_slots: Mapping[str, int] = field(default_factory=lambda: {"cpu": SCALE, "mem": 512 * MIB})
     drain_s: float = 10.0

@@ -80,10 +80,11 @@ def conclude(held: Held, how: Verdict, fresh: Fresh, now: float) -> Held:
 
 def _evicted(held: Held, how: Verdict, fresh: Fresh, now: float) -> Held:
     """Follow what was wished for one that made room. What ended by itself meanwhile has its own result."""
-    if how[2] != MADE_ROOM:
+    why = held.stop_why or MADE_ROOM
+    if how[2] != why:
         return final(held, *how, now)
     if held.evict == Evicted.REQUEUE:
-        return requeue(held, f"{MADE_ROOM} It is back in the queue.", fresh, now)
+        return requeue(held, f"{why} It is back in the queue.", fresh, now)
     return final(held, *how, now)
 
 
@@ -101,7 +102,7 @@ def requeue(held: Held, reason: str, fresh: Fresh, now: float) -> Held:
     """Return a session to the queue for another attempt, with new kernels. It keeps its place: the time of its submission."""
     return replace(
         held, state=S.PENDING, deadline=None, result=None, exit_code=None, reason=reason, hold="", agent_id=None, image=None,
-        started_at=None, ended_at=None, evict="", grace_s=None, claim="", net="", expires_at=None, attempt=held.attempt + 1,
+        started_at=None, ended_at=None, evict="", stop_why="", grace_s=None, claim="", net="", expires_at=None, attempt=held.attempt + 1,
         past=tuple(replace(kernel, holds=False) for kernel in held.kernels),
         kernels=tuple(_anew(kernel, fresh(), held.attempt + 1) for kernel in held.kernels))
 
@@ -135,7 +136,7 @@ def never_ran(held: Held) -> str:
 
 def _stopped(held: Held, ran: bool) -> Verdict:
     if held.evict and not held.stop:
-        return S.TERMINATED, _regular(held), MADE_ROOM
+        return S.TERMINATED, _regular(held), held.stop_why or MADE_ROOM
     if not ran:
         return S.CANCELLED, None, never_ran(held)
     return S.TERMINATED, _regular(held), held.stop_why or STOPPED

@@ -20,12 +20,14 @@ class Leases:
         self.counts: Counter[str] = Counter()  # containers by agent
         self.used: defaultdict[str, Counter[str]] = defaultdict(Counter)  # amounts by agent and slot
         self.arrays: Counter[str] = Counter()  # sessions by array
+        self.nets: dict[str, str] = {}  # plans of networks between nodes, by session, as text
 
     def load(self, held: Iterable[Held]) -> None:
         """Begin anew with what the database says."""
         self.by_session, self.by_kernel, self.counts = {}, {}, Counter()
         self.used.clear()
         self.arrays.clear()
+        self.nets.clear()
         for one in held:
             self._add(one)
 
@@ -39,12 +41,15 @@ class Leases:
                     self._count(kernel, -1)
             if self.by_session.pop(before.id, None) is not None:
                 self.arrays[before.array_id or ""] -= 1
+                self.nets.pop(before.id, None)
             if after.holds:
                 self._add(after)
 
     def _add(self, held: Held) -> None:
         self.by_session[held.id] = lease_of(held)
         self.arrays[held.array_id or ""] += 1
+        if held.net:
+            self.nets[held.id] = held.net
         for kernel in held.holding:
             self.by_kernel[kernel.id] = held.id
             self._count(kernel, 1)

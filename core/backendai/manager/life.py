@@ -86,10 +86,9 @@ def stop(held: Held, now: float) -> Held | None:
     return _ending(held, now)
 
 
-def evict(held: Held, how: Evicted, grace_s: float, now: float) -> Held | None:
-    """Have it make room. grace_s: from SIGTERM to SIGKILL, at most what was asked for."""
-    grace = min(held.grace, grace_s)
-    return _ending(replace(held, evict=how.value, grace_s=grace), now)
+def evict(held: Held, how: Evicted, grace_s: float, now: float, why: str = "") -> Held | None:
+    """Have it make room. grace_s: from SIGTERM to SIGKILL, at most what was asked for. why: a sentence, where it is not for others."""
+    return _ending(replace(held, evict=how.value, grace_s=min(held.grace, grace_s), stop_why=why), now)
 
 
 def overdue(held: Held, present: Collection[str], fresh: Fresh, now: float) -> Held | None:

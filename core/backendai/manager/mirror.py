@@ -38,6 +38,8 @@ class Side:
         self.waiting: dict[str, Held] = {}
         self.aside: set[str] = set()
         self.said: dict[str, str] = {}
+        self.unsaid: set[str] = set()  # those of whom nothing was written yet
+        self.claimed: set[str] = set()  # those for whom room is kept
         self.arrays: dict[str, int] = {}  # how many of an array may run at once
         self.bell = asyncio.Event()
         self.cluster.set_options(group.options)
@@ -46,7 +48,9 @@ class Side:
         """Let a session wait no more."""
         if self.waiting.pop(id, None) is not None:
             self.aside.discard(id)
+            self.claimed.discard(id)
             self.said.pop(id, None)
+            self.unsaid.discard(id)
             self.cluster.leave(id)
 
 
@@ -77,9 +81,9 @@ class Mirror:
         """Tell whether a waiting session was read already."""
         return id in self._groups
 
-    def waits(self) -> Iterable[str]:
+    def waits(self) -> set[str]:
         """Return the ids of all who wait."""
-        return self._groups.keys()
+        return set(self._groups)
 
     def set_groups(self, groups: Mapping[str, Group]) -> None:
         """Take in which groups there are, and what their operators chose."""
@@ -128,12 +132,13 @@ class Mirror:
             if (node := self.nodes.pop(id, None)) is not None:
                 self._drop(node)
 
-    def enter(self, fresh: Iterable[Held], unmet: Mapping[str, int]) -> None:
-        """Take in sessions that have come to wait. unmet: how many dependencies each waits for."""
-        for held in fresh:
-            if held.state == SessionState.PENDING and not held.stop:
-                self._unmet[held.id] = unmet.get(held.id, 0)
-                self._wait(held)
+    def enter(self, asked: Iterable[str], found: Iterable[Held], unmet: Mapping[str, int]) -> None:
+        """Take in who waits of those that were *asked* for. found: them as they are now. unmet: how many others each waits for."""
+        waiting = [held for held in found if held.state == SessionState.PENDING and not held.stop]
+        self.leave(set(asked) - {held.id for held in waiting})
+        for held in waiting:
+            self._unmet[held.id] = unmet.get(held.id, 0)
+            self._wait(held)
 
     def leave(self, ids: Iterable[str]) -> None:
         """Let sessions wait no more."""
@@ -212,8 +217,14 @@ class Mirror:
         self._groups[held.id] = held.group_id
         side.waiting[held.id] = held
         side.said[held.id] = held.hold
+        if not held.hold:
+            side.unsaid.add(held.id)
         side.aside.add(held.id)  # until it is admitted
         side.cluster.leave(held.id)
+        if held.claim:
+            side.claimed.add(held.id)
+        else:
+            side.claimed.discard(held.id)
         array = held.asked.array
         if array is not None and array.most is not None and array.id not in side.arrays:
             side.arrays[array.id] = array.most

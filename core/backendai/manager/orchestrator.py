@@ -6,25 +6,28 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from backendai.manager import life
 from backendai.manager.context import Context
 from backendai.manager.dispatch import Link
 from backendai.manager.held import Held
-from backendai.manager.planning import Planner, Proposal
+from backendai.manager.planning import Planner
 from backendai.manager.reception import Reception
 from backendai.manager.reports import Reports
 from backendai.manager.settle import Decided, Settler
+from backendai.manager.sights import Sight
+from backendai.manager.store.dependencies import count_unmet
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.held import BY_SESSION, find, find_holding, write
 from backendai.manager.store.nodes import absent_at_start
-from backendai.manager.store.placement import Moment, Node, grant, look, settle_ledger, write_holds
+from backendai.manager.store.placement import Moment, Node, look, read_nodes, settle_ledger
+from backendai.manager.store.quotas import read_quotas, settle_quotas
 from backendai.manager.store.schema import kernels
 from backendai.wire.link import Advance, Beat, Hello, KernelOrder, Report
 
 log = logging.getLogger(__name__)
-RESYNC_S = 10.0  # the safety net: a look without any event
-AGAIN_S = 0.1  # after a lost race
-HOLD_S = 1.0  # a hold that changes is written at most this often; the first one at once
+RESYNC_S = 10.0  # the safety net: a look at everything without any event
 
 
 class Orchestrator:
@@ -35,17 +38,23 @@ class Orchestrator:
         self._settler = Settler(context)
         self._reports = Reports(context, self._settler)
         self._reception = Reception(context, self._settler)
-        self._planner = Planner(context, self._settler)
+        self._mirror = self._settler.mirror
+        self._planners: dict[str, Planner] = {}  # by group
         self._began = context.clock()
-        self._said_at = float("-inf")  # when changed holds were last written
         self._next = RESYNC_S  # seconds until the next look without an event
+        context.sights.source = self.sight
 
     async def run(self) -> None:
         """Orchestrate for ever. May be called again after a failure: it begins with what the database says."""
         await self.begin()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reports.run(), name="reports")
-            group.create_task(self._look_for_ever(), name="passes")
+            group.create_task(self._look_for_ever(group), name="looks")
+
+    def sight(self, group: str) -> Sight | None:
+        """Freeze a group as it is now; None when nobody plans for it yet."""
+        planner = self._planners.get(group)
+        return None if planner is None else planner.sight()
 
     async def hello(self, link: Link, hello: Hello) -> None:
         """Take an agent in, and answer with ``Welcome`` and everything that it should have. Raise ``Failure`` to refuse it."""
@@ -80,22 +89,33 @@ class Orchestrator:
 
         async def job(tx: Tx) -> tuple[tuple[Held, ...], list[str]]:
             await absent_at_start(tx, list(channels))
-            return await settle_ledger(tx)
+            held, wrong = await settle_ledger(tx)
+            return held, [*wrong, *await settle_quotas(tx.connection)]
 
         held, wrong = await self._context.store.write(job)
         if wrong:
             log.error("the ledger did not agree with what is held, and was corrected: %s", ", ".join(wrong))
+        for planner in self._planners.values():
+            planner.close()
+        self._planners.clear()
+        self._mirror.forget()
         self._settler.leases.load(held)
-        self._planner.forget()
+        await self._set_groups()
+        self._mirror.reload(held)
+        self._context.bus.wake(everything=True)
         self._began = self._context.clock()
         for channel in list(channels.values()):
             if channel.whole:
                 await self._settler.dispatch.tell_all(channel)
 
-    async def _look_for_ever(self) -> None:
+    async def _look_for_ever(self, tasks: asyncio.TaskGroup) -> None:
         resync = True
+        planned: set[str] = set()
         while True:
-            await self.look_once(resync)
+            await self.observe(resync)
+            for id in self._planners.keys() - planned:
+                tasks.create_task(self._planners[id].run(), name=f"plan-{id}")
+            planned = set(self._planners)
             try:
                 async with asyncio.timeout(self._next):
                     await self._context.bus.wait_for_wake()
@@ -108,27 +128,78 @@ class Orchestrator:
         await self._reports.flush()
 
     async def look_once(self, resync: bool = True) -> None:
-        """Look, and act on what is found. resync: work out, too, when the next deadline is."""
+        """Look, and have every group plan that has a reason to, one after the other."""
+        await self.observe(resync)
+        for planner in list(self._planners.values()):
+            if planner.side.bell.is_set():
+                await planner.round()
+
+    @property
+    def pause(self) -> float:
+        """Return the seconds until something is looked at without an event."""
+        return min([self._next, *(planner.pause for planner in self._planners.values() if planner.pause is not None)])
+
+    async def observe(self, resync: bool) -> None:
+        """Take in what is new, and act on what is due. resync: read everything, besides what was rung for."""
         self._settler.check()
-        context = self._context
+        context, mirror, news = self._context, self._mirror, self._context.bus.take_news()
         now = context.heartbeat = context.clock()
         self._next = RESYNC_S
-        moment = await context.store.read(lambda connection: look(connection, now, self._planner.knows, resync))
-        if moment.due:
-            await self._settler.commit(lambda tx: self._settle(tx, moment.due))
-        await self._see_off(moment.nodes)
-        await self._lose(moment.nodes, now)
-        if moment.nearest is not None:
-            self._wait_at_most(moment.nearest - now)
-        self._planner.refresh(moment)
-        if moment.waiting:
-            await self._place(moment)
+        due, fresh = news.due, news.fresh
+        if resync or news.everything:
+            moment = await self._look(now)
+            due |= set(moment.due)
+            fresh |= mirror.waits() ^ set(moment.waiting)  # who is not known yet, and who seems to wait no more
+            await self._see_off(moment.nodes)
+            if moment.nearest is not None:
+                self._wait_at_most(moment.nearest - now)
+        elif news.agents:
+            await self._meet(sorted(news.agents))
+        if fresh:
+            mirror.enter(fresh, *await context.store.read(lambda connection: _enter(connection, sorted(fresh))))
+        if due:
+            await self._settler.commit(lambda tx: self._settle(tx, sorted(due)))
+        if mirror.has_quotas and not (resync or news.everything):
+            mirror.set_quotas(await context.store.read(read_quotas))
+        await self._lose(now)
+        await self._empty()
+        for id in news.groups & mirror.sides.keys():
+            mirror.sides[id].bell.set()
+
+    async def _look(self, now: float) -> Moment:
+        """Read everything there is, and have the planners know it."""
+        context, mirror = self._context, self._mirror
+        await self._set_groups()
+        moment = await context.store.read(lambda connection: look(connection, now, life.LIMIT_S))
+        mirror.drop_nodes(mirror.nodes.keys() - {node.agent.id for node in moment.nodes})
+        mirror.put_nodes(moment.nodes)
+        mirror.set_quotas(moment.lines)
+        mirror.set_bookings(moment.bookings)
+        for side in mirror.sides.values():
+            side.bell.set()
+        return moment
+
+    async def _set_groups(self) -> None:
+        """Have a planner for each group that there is."""
+        groups = await self._context.groups.all(self._context.store)
+        self._mirror.set_groups(groups)
+        for id in self._planners.keys() - groups.keys():
+            self._planners.pop(id).close()
+        for id, side in self._mirror.sides.items():
+            if id not in self._planners:
+                self._planners[id] = Planner(self._context, self._settler, self._mirror, side)
+
+    async def _meet(self, ids: Sequence[str]) -> None:
+        """Look at agents that came, went or changed."""
+        nodes = await self._context.store.read(lambda connection: read_nodes(connection, ids))
+        self._mirror.drop_nodes(set(ids) - {node.agent.id for node in nodes})
+        self._mirror.put_nodes(nodes)
 
     async def _settle(self, tx: Tx, due: Sequence[str]) -> Decided:
         """Follow owners' wishes, and act on states that lasted too long."""
         now, changes = self._context.clock(), []
         for held in await find(tx.connection, BY_SESSION, due):
-            after = life.stop(held, now) if held.stop else None
+            after = life.stop(held, now) if held.stop else life.outlived(held, now)
             after = after or life.overdue(held, self._settler.dispatch.channels.keys(), self._context.new_id, now)
             if after is not None:
                 changes.append((held, after))
@@ -140,18 +211,37 @@ class Orchestrator:
         for node in nodes:
             if node.connected and node.agent.id not in self._settler.dispatch.channels:
                 await self._reception.see_off(node.agent.id)
-                self._context.bus.wake()  # to look again, with that agent away
+                self._context.bus.wake(agents=[node.agent.id])  # to look again, with that agent away
 
-    async def _lose(self, nodes: Sequence[Node], now: float) -> None:
+    async def _lose(self, now: float) -> None:
         """Give up what agents hold that have been away for too long, counted from our own start at the earliest."""
-        for node in nodes:
-            if node.connected or not self._settler.leases.counts[node.agent.id]:
+        for id in [id for id, count in self._settler.leases.counts.items() if count and id not in self._settler.dispatch.channels]:
+            node = self._mirror.nodes.get(id)
+            if node is None or node.connected:
                 continue
             left = max(node.last_seen, self._began) + self._context.config.lost_after_s - now
             if left > 0:
                 self._wait_at_most(left)
             else:
                 await self._settler.commit(lambda tx, node=node: self._give_up(tx, node))  # type: ignore[misc]  # a bound default
+
+    async def _empty(self) -> None:
+        """Have sessions that may be moved leave agents that are being drained."""
+        draining = {id for id, node in self._mirror.nodes.items() if node.draining}
+        if not draining:
+            return
+        movable = [lease.id for lease in self._settler.leases.by_session.values() if lease.preemptible and draining & {*lease.agents}]
+        if movable:
+            await self._settler.commit(lambda tx: self._move_away(tx, movable))
+
+    async def _move_away(self, tx: Tx, ids: Sequence[str]) -> Decided:
+        now, changes = self._context.clock(), []
+        for held in await find(tx.connection, BY_SESSION, ids):
+            how = held.asked.evicted
+            if how is not None and (after := life.evict(held, how, held.grace, now, "Its agent is being drained.")) is not None:
+                changes.append((held, after))
+        await write(tx, changes, now)
+        return Decided(tuple(changes))
 
     async def _give_up(self, tx: Tx, node: Node) -> Decided:
         now, said = self._context.clock(), f"The agent {node.agent.name} was lost."
@@ -163,42 +253,6 @@ class Orchestrator:
         await write(tx, changes, now)
         return Decided(tuple(changes))
 
-    async def _place(self, moment: Moment) -> None:
-        """Plan for everybody who waits and commit what still holds; who lost a race is in the next snapshot again."""
-        proposal = await self._planner.propose(moment.nodes)
-        holds = self._worth_saying(proposal.holds)
-        if proposal.placed or proposal.refused or holds:
-            decided = await self._settler.commit(lambda tx: self._commit(tx, proposal, holds))
-            self._planner.placed(decided.changes)
-            if sum(after.holds for _, after in decided.changes) < len(proposal.placed):
-                self._wait_at_most(AGAIN_S)
-            self._planner.said(holds)
-            for id in holds:
-                self._context.bus.changed(id)
-
-    async def _commit(self, tx: Tx, proposal: Proposal, holds: Mapping[str, str]) -> Decided:
-        now = self._context.clock()
-        placed = [(held, life.place(held, agents, now)) for held, agents in proposal.placed]
-        granted = await grant(tx, placed, now)
-        refused = [(held, after) for held in await find(tx.connection, BY_SESSION, list(proposal.refused))
-                   if (after := life.refuse(held, proposal.refused[held.id], now)) is not None]
-        await write(tx, refused, now)
-        await write_holds(tx, holds)
-        return Decided((*granted, *refused))
-
-    def _worth_saying(self, holds: Mapping[str, str]) -> Mapping[str, str]:
-        """Return the holds to write now: first ones always, changed ones once a second for all."""
-        now = self._context.clock()
-        changed = {id: said for id, said in holds.items() if self._planner.hold_of(id) != said}
-        if now - self._said_at >= HOLD_S:
-            if any(self._planner.hold_of(id) for id in changed):
-                self._said_at = now
-            return changed
-        first = {id: said for id, said in changed.items() if not self._planner.hold_of(id)}
-        if len(first) < len(changed):
-            self._wait_at_most(HOLD_S)
-        return first
-
     def _wait_at_most(self, seconds: float) -> None:
         self._next = min(self._next, max(seconds, 0.01))
 
@@ -206,3 +260,8 @@ class Orchestrator:
 def _on(held: Held, agent_id: str) -> list[str]:
     """Return a session's kernels that are on an agent."""
     return [kernel.id for kernel in held.kernels if kernel.agent == agent_id]
+
+
+async def _enter(connection: AsyncConnection, ids: Sequence[str]) -> tuple[tuple[Held, ...], Mapping[str, int]]:
+    """Read sessions that have come to wait, and for how many others each of them does."""
+    return await find(connection, BY_SESSION, ids), await count_unmet(connection, ids)

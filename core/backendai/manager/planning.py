@@ -1,133 +1,230 @@
-"""Between the store and the brain: the queue in memory, the plugins of choice, and the site's vetoes."""
+"""One resource group's planner: it wakes, freezes its mirror, lets the brain decide in a thread, asks the site's vetoes, and commits."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from backendai.manager import faults
 from backendai.manager.context import Context
 from backendai.manager.held import Held
+from backendai.manager.mirror import Mirror, Side
+from backendai.manager.placing import Placing, Proposal
 from backendai.manager.settle import Settler
 from backendai.manager.sights import Sight, labels_of
-from backendai.manager.store.held import Change
-from backendai.manager.store.placement import Moment, Node
-from backendai.manager.store.schema import DEFAULT
+from backendai.manager.worker import Worker
+from backendai.model.units import format_time
 from backendai.plugin.errors import Missing, PluginFault
-from backendai.sokovan.cluster import take
 from backendai.sokovan.plan import Fault, Plan, make_plan
-from backendai.sokovan.snapshot import Request
 from backendai.spec import agentselector_v10, scheduler_v10
+from backendai.spec.agentselector_v10 import AgentSelector
 
 PLAN_S = 1.0  # as the contract of ``scheduler`` says
+SLACK_S = 0.5  # from a plugin's deadline until it is given up in the middle of a call
+AGAIN_S = 0.1  # after a lost race
+HOLD_S = 1.0  # a hold that changes is written at most this often; the first one at once
+ASK = "ask your administrator to look at `bai plugin ls`"
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What the thread is doing. until: when it shall come to an end (monotonic). at: which plugin has the word. late: it was cut short."""
+
+    plugins: tuple[str, str] = ("", "")
+    until: float = 0.0
+    at: str = "scheduler"
+    late: bool = False
+
+    def is_late(self) -> bool:
+        """Tell whether the time is up."""
+        self.late = self.late or time.monotonic() > self.until
+        return self.late
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """What should be committed. placed: sessions, each with the agents of its kernels. refused: reasons by session, which then fails."""
+class _Found:
+    """What the thread has found. holds: of those who were asked for."""
 
-    placed: tuple[tuple[Held, tuple[str, ...]], ...] = ()
+    plan: Plan
     holds: Mapping[str, str] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class Planner:
-    """Knows who waits, so that each look reads only what is new."""
+    """Decides for one resource group. pause: seconds until the next round without an event, None for none."""
 
-    def __init__(self, context: Context, settler: Settler) -> None:
+    def __init__(self, context: Context, settler: Settler, mirror: Mirror, side: Side) -> None:
         self._context = context
         self._settler = settler
-        self._queue: dict[str, tuple[Held, Request]] = {}
-        self._last_used: dict[str, int] = {}
-        self._number = 0
-        self._nodes: Sequence[Node] = ()
-        context.sights.source = self.sight
+        self._mirror = mirror
+        self._placing = Placing(context, settler, mirror, side)
+        self._worker: Worker | None = None
+        self._drivers: tuple[Any, Any] | None = None
+        self._said_at = float("-inf")
+        self._turn = _Turn()
+        self.side = side
+        self.pause: float | None = None
 
-    def knows(self, id: str) -> bool:
-        """Tell whether a waiting session was read already."""
-        return id in self._queue
+    async def run(self) -> None:
+        """Plan whenever there is a reason to, for ever."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.pause):
+                    await self.side.bell.wait()
+            began = time.monotonic()
+            if not await self.round():
+                await asyncio.sleep(time.monotonic() - began)  # planning in vain takes at most half of the time
 
-    def hold_of(self, id: str) -> str:
-        """Return why a session waits, as it was last written."""
-        return self._queue[id][0].hold
+    async def round(self) -> bool:
+        """Make one plan and commit what still holds; who lost a race is in the next one again. Tell whether anybody was placed."""
+        side, now = self.side, self._context.clock()
+        side.bell.clear()
+        self.pause = None
+        if (soonest := self._mirror.admit(side, now)) is not None:
+            self._wait_at_most(soonest - now)
+        if not side.waiting:
+            return True
+        proposal = await self.propose()
+        missed = await self._placing.commit(proposal, self._worth_saying(proposal.holds))
+        if missed:
+            self._wait_at_most(AGAIN_S)
+        return len(proposal.placements) > missed
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self._queue.clear()
+    def close(self) -> None:
+        """Let go of the thread."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
-    def refresh(self, moment: Moment) -> None:
-        """Take in who came, and drop who no longer waits."""
-        self._nodes = moment.nodes
-        fresh = {held.id: (held, _request(held)) for held in moment.fresh}
-        self._queue = {id: known for id in moment.waiting if (known := self._queue.get(id) or fresh.get(id)) is not None}
+    def sight(self) -> Sight:
+        """Freeze the group as it is now; raise ``Missing`` when a plugin of choice is not there."""
+        scheduler, selector = self._drivers or self._find_drivers()
+        group, config = self.side.group, self._context.config
+        labels = labels_of(self._context.host, group.scheduler or config.scheduler, group.selector or config.selector)
+        return Sight(group.id, self.side.cluster.freeze(self._context.clock()), scheduler, selector, labels)
 
-    def placed(self, changes: Sequence[Change]) -> None:
-        """Follow what was committed."""
-        now = self._context.clock()
-        for before, after in changes:
-            self._queue.pop(before.id, None)
-            for kernel in after.holding:
-                self._number += 1
-                self._last_used[str(kernel.agent)] = self._number
-            if after.holds:
-                self._context.metrics.scheduling.observe(max(0.0, now - before.created_at))
-
-    def said(self, holds: Mapping[str, str]) -> None:
-        """Remember which holds were written."""
-        for id, said in holds.items():
-            if (known := self._queue.get(id)) is not None:
-                self._queue[id] = (replace(known[0], hold=said), known[1])
-
-    async def propose(self, nodes: Sequence[Node]) -> Proposal:
+    async def propose(self) -> Proposal:
         """Plan until no plugin objects any more. An objection leaves room, so the others are planned again without that session."""
+        side, notices = self.side, self._settler.notices
         vetoed: dict[str, str] = {}
         refused: dict[str, str] = {}
         allowed: set[tuple[str, tuple[str, ...]]] = set()
-        names = {node.agent.id: node.agent.name for node in nodes}
-        notices = self._settler.notices
         while True:
-            plan = self._plan(nodes, vetoed.keys() | refused.keys())
-            asked = {p.session: p.agents for p in plan.placements if (p.session, p.agents) not in allowed}
-            told = {id: [names[agent] for agent in agents] for id, agents in asked.items()}
+            sight, found = await self._plan()
+            placements = [p for p in found.plan.placements if p.session in side.waiting and self._mirror.nodes.keys() >= set(p.agents)]
+            asked = {p.session: p.agents for p in placements if (p.session, p.agents) not in allowed}
+            told = {id: [self._mirror.nodes[agent].agent.name for agent in agents] for id, agents in asked.items()}
             no = await notices.ask("predicate", told)
-            vetoed |= no
+            no |= self._placing.unconnected([p for p in placements if p.session in asked.keys() - no.keys()])
             never = await notices.ask("pre_start_session", {id: agents for id, agents in told.items() if id not in no})
+            vetoed |= no
             refused |= never
+            for id in (*no, *never):  # they are brought in again by the next round
+                side.cluster.leave(id)
+                side.aside.add(id)
             if not no and not never:
                 break
             allowed |= {(id, agents) for id, agents in asked.items() if id not in no and id not in never}
-        return Proposal(tuple((self._queue[p.session][0], p.agents) for p in plan.placements), {**plan.holds, **vetoed}, refused)
+        return Proposal(sight, found.plan, tuple(placements), {**found.holds, **self._aside(vetoed), **vetoed}, refused)
 
-    def _plan(self, nodes: Sequence[Node], without: set[str]) -> Plan:
+    async def _plan(self) -> tuple[Sight | None, _Found]:
+        group, config, host = self.side.group, self._context.config, self._context.host
         try:
-            sight = self.sight(DEFAULT, nodes, without)
+            self._drivers = (await host.variant(scheduler_v10.SPEC, group.scheduler or config.scheduler, group.options.scheduler),
+                             await host.variant(agentselector_v10.SPEC, group.selector or config.selector, group.options.selector))
         except Missing as error:
-            said = f"{error}; ask your administrator to look at `bai plugin ls`."
-            return Plan(holds={id: said for id in self._queue if id not in without})
-        until = time.monotonic() + PLAN_S
-        plan = make_plan(sight.snapshot, sight.scheduler, sight.selector, lambda: time.monotonic() > until)
-        if plan.fault is not None:
-            self._blame(plan.fault)
-        return plan
+            return None, _Found(Plan(), dict.fromkeys(self.side.waiting.keys() - self.side.aside, f"{error}; {ASK}."))
+        sight = self.sight()
+        return sight, await self._decide(sight)
 
-    def sight(self, group: str, nodes: Sequence[Node] | None = None, without: Collection[str] = ()) -> Sight:
-        """Freeze the queue and the cluster as they are now; raise ``Missing`` when a plugin of choice is not there."""
-        host, config, leases = self._context.host, self._context.config, self._settler.leases
-        scheduler = host.one(scheduler_v10.SPEC, config.scheduler)
-        selector = host.one(agentselector_v10.SPEC, config.selector)
-        waiting = [request for held, request in self._queue.values() if held.id not in without]
-        agents = [replace(node.agent, kernels=leases.counts[node.agent.id], last_used=self._last_used.get(node.agent.id, 0))
-                  for node in (self._nodes if nodes is None else nodes) if node.connected]
-        snapshot = take(self._context.clock(), waiting, agents, tuple(leases.by_session.values()))
-        return Sight(group, snapshot, scheduler, selector, labels_of(host, config.scheduler, config.selector))
+    def _aside(self, vetoed: Collection[str]) -> dict[str, str]:
+        """Say why those wait that no plan sees."""
+        side, now, said = self.side, self._context.clock(), {}
+        for id in side.aside - set(vetoed):
+            held = side.waiting[id]
+            if many := self._mirror.unmet(id):
+                said[id] = "Waits for another session to end." if many == 1 else f"Waits for {many} other sessions to end."
+            elif held.not_before is not None and held.not_before > now:
+                said[id] = f"Waits until {format_time(held.not_before)}."
+        return said
+
+    def _find_drivers(self) -> tuple[Any, Any]:
+        group, config, host = self.side.group, self._context.config, self._context.host
+        return (host.one(scheduler_v10.SPEC, group.scheduler or config.scheduler),
+                host.one(agentselector_v10.SPEC, group.selector or config.selector))
+
+    async def _decide(self, sight: Sight) -> _Found:
+        """Let the brain decide in the group's thread, and give it up when it does not come to an end."""
+        if self._worker is not None and self._worker.busy:
+            if sight.plugins == self._turn.plugins:
+                return _Found(Plan(), self._hung(self._turn))
+            self.close()  # others were chosen; the thread ends should they ever come back
+        if self._worker is None:
+            self._worker = Worker(f"plan-{self.side.group.name}")
+        turn = self._turn = _Turn(sight.plugins, time.monotonic() + PLAN_S)
+        wanted = self._wanted()
+        try:
+            async with asyncio.timeout(PLAN_S + SLACK_S):
+                found = await self._worker.run(lambda: _work(sight, wanted, turn))
+        except TimeoutError:
+            turn.until = 0.0
+            hook = "attempts" if turn.at == "scheduler" else "scores"
+            self._blame(Fault(turn.at, hook, TimeoutError("no end within its deadline")))
+            return _Found(Plan(), self._hung(turn))
+        if found.plan.fault is not None:
+            if turn.late and found.plan.placements:
+                self.side.bell.set()  # it got somewhere, and goes on from there
+            else:
+                self._blame(found.plan.fault)
+        return found
+
+    def _hung(self, turn: _Turn) -> dict[str, str]:
+        """Say what everybody waits for while a plugin does not come back."""
+        name = turn.plugins[0 if turn.at == "scheduler" else 1]
+        said = f"The {turn.at} plugin {name} does not come to an end; {ASK} and the manager's log."
+        return dict.fromkeys(self.side.waiting.keys() - self.side.aside, said)
+
+    def _wanted(self) -> Callable[[Plan], Mapping[str, str]]:
+        """Return how to pick the holds that are worth working out: first ones always, all of them once a second."""
+        side = self.side
+        if self._context.clock() - self._said_at >= self._often:
+            return lambda plan: dict(plan.holds)
+        first = list(side.unsaid)
+        if len(first) < len(side.waiting) - len(side.aside):
+            self._wait_at_most(self._often)
+        return lambda plan: {id: plan.holds[id] for id in first if id in plan.holds}
+
+    def _worth_saying(self, holds: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the holds to write now: first ones always, changed ones once a second for all."""
+        now, known = self._context.clock(), self.side.said
+        changed = {id: said for id, said in holds.items() if id in known and known[id] != said}
+        if now - self._said_at >= self._often:
+            if any(known[id] for id in changed):
+                self._said_at = now
+            return changed
+        first = {id: said for id, said in changed.items() if not known[id]}
+        if len(first) < len(changed):
+            self._wait_at_most(self._often)
+        return first
+
+    @property
+    def _often(self) -> float:
+        """Return how many seconds lie between two times at which all holds are worked out: more in a long queue."""
+        return HOLD_S * max(1.0, len(self.side.waiting) / 2000)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self.pause = max(seconds, 0.01) if self.pause is None else min(self.pause, max(seconds, 0.01))
 
     def _blame(self, fault: Fault) -> None:
         """Count a fault that the host could not see, as it came while the plugin was being iterated."""
         if isinstance(fault.error, PluginFault):
             return
-        spec, name = ((scheduler_v10.SPEC, self._context.config.scheduler) if fault.spec == "scheduler"
-                      else (agentselector_v10.SPEC, self._context.config.selector))
+        config, group = self._context.config, self.side.group
+        spec, name = ((scheduler_v10.SPEC, group.scheduler or config.scheduler) if fault.spec == "scheduler"
+                      else (agentselector_v10.SPEC, group.selector or config.selector))
         id = f"{spec.id}.{name}"
         dist = next((f"{row.dist} {row.version}" for row in self._context.host.rows if row.id == id), "")
         error = PluginFault(id, dist, fault.hook, f"{type(fault.error).__name__}: {fault.error}")
@@ -135,6 +232,26 @@ class Planner:
         faults.plugin_fault(self._context, error)
 
 
-def _request(held: Held) -> Request:
-    return Request(held.id, held.owner_id, held.project_id, held.domain_id, held.priority, held.created_at,
-                   tuple(kernel.amounts for kernel in held.kernels), held.asked.time_limit_s)
+class _Watched:
+    """A selector whose turns are noted, so that one that hangs is blamed, and not the scheduler."""
+
+    def __init__(self, selector: Any, turn: _Turn) -> None:
+        for name in agentselector_v10.SPEC.hooks():
+            if (call := getattr(selector, name, None)) is not None:
+                setattr(self, name, _noted(call, turn))
+
+
+def _noted(call: Callable[..., Any], turn: _Turn) -> Callable[..., Any]:
+    def noted(*given: Any) -> Any:
+        turn.at = "agentselector"
+        answer = call(*given)
+        turn.at = "scheduler"
+        return answer
+
+    return noted
+
+
+def _work(sight: Sight, wanted: Callable[[Plan], Mapping[str, str]], turn: _Turn) -> _Found:
+    """Decide; this runs in the thread."""
+    plan = make_plan(sight.snapshot, sight.scheduler, cast(AgentSelector, _Watched(sight.selector, turn)), turn.is_late)
+    return _Found(plan, wanted(plan))

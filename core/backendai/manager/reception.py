@@ -54,7 +54,7 @@ class Reception:
             return  # this one has gone already, or was replaced
         context.live.links[hello.agent] = link  # type: ignore[assignment]  # the link is made by the same hands as ``Live``
         await self._settler.dispatch.tell_all(channel, Welcome(context.cluster, decided.purge))
-        context.bus.wake()
+        context.bus.wake(agents=[hello.agent])
 
     async def gone(self, link: Link) -> None:
         """Note that a link has ended; its agent's sessions stay as they are for a while."""
@@ -68,7 +68,7 @@ class Reception:
             await self.see_off(link.agent_id)  # even without a channel: its hello may be written, and its end came meanwhile
         except Failure as error:  # without a database; a later look sees it off
             log.debug("the end of a link was not written: %s", error)
-        self._context.bus.wake()
+        self._context.bus.wake(agents=[link.agent_id])
 
     async def see_off(self, agent_id: str) -> None:
         """Write down that an agent is absent, unless it is here."""
@@ -94,7 +94,7 @@ class Reception:
             await self._context.store.write(lambda tx: note(tx, agent_id, beat.why, fresh, now, devices if fell_ill else None))
             channel.beat, channel.noted = Beat(beat.why, capacity, devices=devices), now
         if changed:
-            self._context.bus.wake()
+            self._context.bus.wake(agents=[agent_id])
         used: Counter[str] = Counter()
         for lease in self._settler.leases.by_session.values() if self._settler.notices.heard("post_agent_heartbeat") else ():
             if agent_id in lease.agents:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backendai.manager.context import Context
 from backendai.manager.dispatch import Dispatch
 from backendai.manager.leases import Leases, is_under_way
+from backendai.manager.life import ended
+from backendai.manager.mirror import Mirror
 from backendai.manager.notices import Notices
+from backendai.manager.store.dependencies import follow
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.held import Change, left
 from backendai.model.session import Session
@@ -16,11 +19,15 @@ from backendai.model.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What a transaction wrote. unwanted: (agent, kernel) pairs that agents have and should not. purge: logs nobody needs."""
+    """What a transaction wrote. unwanted: (agent, kernel) pairs that agents have and should not. purge: logs nobody needs.
+
+    released: sessions, once for each dependency that is met now.
+    """
 
     changes: tuple[Change, ...] = ()
     unwanted: tuple[tuple[str, str], ...] = ()
     purge: tuple[str, ...] = ()
+    released: tuple[str, ...] = ()
 
 
 class Settler:
@@ -30,6 +37,7 @@ class Settler:
         self._context = context
         self.dispatch = Dispatch(context)
         self.leases = Leases()
+        self.mirror = Mirror(self.leases)
         self.notices = Notices(context)
         self._failed: Exception | None = None
 
@@ -38,6 +46,9 @@ class Settler:
 
         async def job(tx: Tx) -> Decided:
             decided = await decide(tx)
+            if any(ended(after) for _, after in decided.changes):
+                followed = await follow(tx, decided.changes, self._context.clock())
+                decided = replace(decided, changes=(*decided.changes, *followed.changes), released=followed.released)
             told = await self.notices.gather(tx.connection, decided.changes)
             tx.after(lambda: self._follow(decided, told))  # whoever asked for it may be gone by then
             return decided
@@ -54,6 +65,7 @@ class Settler:
         """Do what a commit means beyond the database."""
         try:
             self.leases.note(decided.changes)
+            self.mirror.note(decided.changes, decided.released)
             self.dispatch.tell(decided.changes, decided.unwanted)
             self._ring(decided.changes)
             self.notices.tell(told)
@@ -70,5 +82,5 @@ class Settler:
             for kernel in left(before, after):
                 live.usage.pop(kernel.id, None)
             bus.changed(after.id)
-        if any(left(before, after) for before, after in changes):
-            bus.wake()
+        if groups := {after.group_id for before, after in changes if left(before, after)}:
+            bus.wake(groups=groups)

@@ -17,6 +17,7 @@ class Worker:
     """Runs one function after the other in a thread that does not keep the process from ending."""
 
     def __init__(self, name: str) -> None:
+        self.busy = False  # with something that was asked of it
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -25,6 +26,7 @@ class Worker:
         """Run *work* there and return its answer. Cancelled, it is not waited for, and goes on."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[object] = loop.create_future()
+        self.busy = True
         self._jobs.put((work, loop, answer))
         return await answer  # type: ignore[return-value]  # what work returned
 
@@ -39,6 +41,7 @@ class Worker:
                 result, error = work(), None
             except BaseException as problem:
                 result, error = None, problem
+            self.busy = not self._jobs.empty()
             with contextlib.suppress(RuntimeError):  # the loop has ended; nobody waits
                 loop.call_soon_threadsafe(_tell, answer, result, error)
 

@@ -45,3 +45,10 @@ def format_seconds(seconds: float) -> str:
         if count:
             parts.append(f"{count}{letter}")
     return "".join(parts[:2]) or "0s"
+
+
+def format_time(at: float) -> str:
+    """Write a moment, in seconds since the epoch: ``2026-11-26 03:00 UTC``."""
+    from datetime import UTC, datetime  # here, because most commands write none
+
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -171,14 +171,14 @@ async def test_it_sleeps_until_the_nearest_deadline_and_ten_seconds_at_most(stag
     box = await stage.box("box")
     await stage.ask()
     await stage.look()
-    assert stage.orchestrator._next == 10.0
+    assert stage.orchestrator.pause == 10.0
     await stage.later(DEADLINES[S.SCHEDULED] - 3.0)
-    assert stage.orchestrator._next == pytest.approx(3.0, abs=0.1)
+    assert stage.orchestrator.pause == pytest.approx(3.0, abs=0.1)
     await box.leave()
     stage.now += 174.0
     for _ in range(2):  # the first one acts on what is due
         await stage.orchestrator.look_once()
-    assert stage.orchestrator._next == pytest.approx(6.0, abs=0.1), "when its agent is lost"
+    assert stage.orchestrator.pause == pytest.approx(6.0, abs=0.1), "when its agent is lost"
 
 
 async def test_a_loop_that_fails_begins_anew(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,11 @@ from core.tests.manager.stage import GIB, Box, Stage, Wire, orders
 
 async def lose_the_race(stage: Stage, monkeypatch: pytest.MonkeyPatch, between: Any) -> None:
     """Have something happen between the plan and its commit."""
-    planner, propose = stage.orchestrator._planner, stage.orchestrator._planner.propose
-    todo = [between]
+    planner = stage.orchestrator._planners["default"]
+    propose, todo = planner.propose, [between]
 
-    async def slowly(nodes: Any) -> Any:
-        proposal = await propose(nodes)
+    async def slowly() -> Any:
+        proposal = await propose()
         if todo:
             await todo.pop()()
         return proposal
@@ -74,7 +74,7 @@ async def test_two_plans_of_one_room_fill_it_once(stage: Stage, monkeypatch: pyt
     await lose_the_race(stage, monkeypatch, shrink)
     await stage.orchestrator.look_once()
     assert [await stage.state(id) for id in ids] == ["SCHEDULED", "PENDING"]
-    assert stage.orchestrator._next <= 0.1, "who lost is tried again soon"
+    assert stage.orchestrator.pause <= 0.1, "who lost is tried again soon"
 
 
 class Broken(RuntimeError):

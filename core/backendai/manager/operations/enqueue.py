@@ -139,7 +139,7 @@ async def _insert(context: Context, caller: Caller, enqueue: Enqueue, place: Pla
             tx.later(kernels, container)
         remember(tx, caller, enqueue.id, now)
         tx.event("session.created", enqueue.id, caller.id, {"by": caller.user.name, "name": spec.name, "state": "PENDING"})
-        tx.after(context.bus.wake)
+        tx.after(lambda: context.bus.wake(fresh=[enqueue.id]))
 
     await context.store.write(job)
     return Session(

@@ -166,16 +166,15 @@ async def stop(context: Context, caller: Caller, input: StopSession) -> Session:
 
 
 async def _note_stop(context: Context, caller: Caller, row: Row[Any], grace_s: float | None) -> None:
-    values: dict[str, Any] = {"stop": True}
-    if grace_s is not None:
-        values["spec"] = msgspec.json.encode(replace(read_spec(row), grace_s=grace_s)).decode()
+    why = "" if caller.id == row.owner_id else f"It was stopped by {caller.user.name}."
+    values: dict[str, Any] = {"stop": True, "stop_why": why} | ({} if grace_s is None else {"grace_s": grace_s})
     change = update(sessions).where(sessions.c.id == row.id, sessions.c.state.not_in(FINAL_STATES)).values(values)
 
     async def job(tx: Tx) -> None:
         if (await tx.connection.execute(change)).rowcount:
             tx.event("session.stop", row.id, row.owner_id, {"by": caller.user.name, "name": row.name, "state": row.state})
             tx.after(lambda: context.bus.changed(row.id))
-            tx.after(context.bus.wake)
+            tx.after(lambda: context.bus.wake(due=[row.id]))
 
     await context.store.write(job)
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.held import Held, Kernel
 from backendai.manager.store.engine import Tx
+from backendai.manager.store.quotas import SESSIONS, Taker, lock
 from backendai.manager.store.schema import agent_slots, kernels, sessions, users
 
 MOST = 500  # values in one IN list
@@ -97,6 +98,11 @@ async def write(tx: Tx, changes: Sequence[Change], now: float) -> None:
                          (_TAKE, amounts_of(kernel for before, after in changes for kernel in left(after, before)))):
         if rows:
             await tx.connection.execute(ledger, rows)
+    if back := [taker_of(before, gone, not after.holds) for before, after in changes if (gone := left(before, after))]:
+        purse = await lock(tx.connection, back)
+        for taker in back:
+            purse.give(taker)
+        await purse.write(tx.connection)
     for _, after in moved:
         tx.event(f"session.{after.state.lower()}", after.id, after.owner_id, _told(after))
 
@@ -114,6 +120,14 @@ def amounts_of(kernels: Iterable[Kernel]) -> list[dict[str, Any]]:
         for name, amount in kernel.amounts.items():
             sums[str(kernel.agent), name] += amount
     return [{"of": agent, "name": name, "amount": amount} for (agent, name), amount in sorted(sums.items()) if amount]
+
+
+def taker_of(held: Held, some: Iterable[Kernel], whole: bool) -> Taker:
+    """Return what kernels of a session count for in its owners' quotas. whole: the session itself counts, too."""
+    sums: Counter[str] = Counter({SESSIONS: 1} if whole else {})
+    for kernel in some:
+        sums.update(kernel.amounts)
+    return Taker(held.owner_id, held.project_id, held.domain_id, held.group_id, sums)
 
 
 def _row(before: Held, after: Held, names: Sequence[str]) -> dict[str, Any]:
