@@ -1,4 +1,4 @@
-"""From a proposal to what is written: placements, room that is made, refusals and reasons, each guarded; then the record of the decision."""
+"""From a proposal to what is written: placements, room that is made, refusals and reasons, each of them guarded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Proposal:
     """What should be committed. sight: what it was made from. placements: of *plan*, those that stand. refused: reasons by session."""
 
     sight: Sight | None = None
-    plan: Plan = Plan()
+    plan: Plan = field(default_factory=Plan)
     placements: tuple[Placement, ...] = ()
     holds: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 from backendai.manager import faults
 from backendai.manager.context import Context
-from backendai.manager.held import Held
 from backendai.manager.mirror import Mirror, Side
 from backendai.manager.placing import Placing, Proposal
 from backendai.manager.settle import Settler

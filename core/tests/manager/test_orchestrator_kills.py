@@ -15,13 +15,27 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from backendai.manager import dispatch, leases, life, notices, orchestrator, planning, reception, reports, settle
-from backendai.manager.store import engine, nodes, placement
+from backendai.manager import (
+    dispatch,
+    ending,
+    leases,
+    life,
+    mirror,
+    notices,
+    orchestrator,
+    placing,
+    planning,
+    reception,
+    reports,
+    settle,
+)
+from backendai.manager.store import dependencies, engine, held, nodes, placement
 from backendai.model.session import DEADLINES, SessionState, SessionType
 
 from core.tests.manager.stage import Stage, staged
 
-PARTS = (orchestrator, dispatch, life, planning, reception, reports, settle, leases, notices, engine, placement, nodes)
+PARTS = (orchestrator, dispatch, ending, life, mirror, placing, planning, reception, reports, settle, leases, notices, dependencies, engine,
+         held, placement, nodes)
 FILES = {str(part.__file__): part.__name__ for part in PARTS}
 LASTING = re.compile(r"await |async with|send\(|desire\(")
 pytestmark = pytest.mark.system  # long: half a minute of restarts and storms

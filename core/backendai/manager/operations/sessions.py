@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -18,7 +17,7 @@ from backendai.manager.operations.registry import Input, Page, declare
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.owners import find_place, visible
 from backendai.manager.store.schema import agents, kernels, sessions, users
-from backendai.manager.store.sessions import FINAL_STATES, SESSIONS, find_session, read_spec, show
+from backendai.manager.store.sessions import FINAL_STATES, SESSIONS, find_session, show
 from backendai.model.errors import Failure
 from backendai.model.session import FINAL, Session, SessionState
 from backendai.spec import Reject
