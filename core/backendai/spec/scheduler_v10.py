@@ -26,7 +26,7 @@ class Waiting:
 
     user, project, domain: ids. priority: a higher one is more urgent. time_limit_s: how long it may run, None for no limit.
     shape: a number that sessions share which ask for the same in everything that placing depends on: when one of them is blocked, so
-    are its likes, and need not be tried. 0 where it is not known.
+    are its likes, and need not be tried, unless they are to end sooner. 0 where it is not known.
     """
 
     id: str
@@ -127,6 +127,14 @@ class Outcome(Enum):
     UNKNOWN = "unknown"  # the answer to ``Reserve`` when nobody can say when it would start, so nothing is kept
 
 
+class Promise(Enum):
+    """What a scheduler may give its word on, where time limits are true. The conformance kit takes it at its word."""
+
+    NOBODY_STARVES = "nobody starves"  # who fits the agents starts in the end, however many ask later with the same priority
+    EARLIER_FIRST = "earlier first"  # of a user's sessions that are alike in all else, the earlier is tried first
+    HEAD_UNDELAYED = "head undelayed"  # the first that finds no room starts no later than if nobody after it were placed
+
+
 class Scheduler:
     """The order of one resource group's queue."""
 
@@ -136,6 +144,11 @@ class Scheduler:
 
         Yield only sessions of ``view.waiting``, each attempted at most once. Whoever is not yielded waits for the next view.
         """
+        raise NotImplementedError
+
+    @hook(first=True, deadline_s=1.0, optional=True)
+    def promises(self) -> frozenset[Promise]:
+        """Return what it gives its word on. Left out, it promises nothing."""
         raise NotImplementedError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from backendai.spec import hookimpl
-from backendai.spec.scheduler_v10 import Attempt, Outcome, QueueView
+from backendai.spec.scheduler_v10 import Attempt, Outcome, Promise, QueueView, Reserve
 
 sys.path.insert(0, str(Path(__file__).parent))  # for broken: pytest's importlib mode adds nothing itself
 import broken
@@ -62,7 +62,7 @@ class Waverer(Good):
 
     @hookimpl
     def attempts(self, view: QueueView) -> Talk:
-        ids = tuple(f"{w.id}{w.submitted_at}{w.priority}{w.kernels}" for w in view.waiting)
+        ids = tuple(f"{w.id}{w.submitted_at}{w.priority}{w.kernels}{w.shape}" for w in view.waiting)
         again, self.last = ids == self.last, ids
         for waiting in view.waiting[:: -1 if again else 1]:
             yield Attempt(waiting.id)
@@ -122,12 +122,101 @@ class Clinger(Good):
                 yield Attempt(waiting.id)
 
 
-class Slow(Good):
+class Hoarder(Good):
+    """It wants room kept for who has been placed, too."""
+
     @hookimpl
     def attempts(self, view: QueueView) -> Talk:
-        while len(view.waiting) > 5000:
-            pass
-        yield from super().attempts(view)
+        for waiting in view.waiting:
+            yield Attempt(waiting.id)
+            yield Reserve(waiting.id)
+
+
+class Foreteller(Good):
+    @hookimpl
+    def attempts(self, view: QueueView) -> Talk:
+        for waiting in view.waiting:
+            if (yield Attempt(waiting.id)) is Outcome.BLOCKED and (yield Reserve(waiting.id)) is not Outcome.RESERVED:
+                raise ValueError("when, then?")
+
+
+class Divider(Good):
+    @hookimpl
+    def attempts(self, view: QueueView) -> Talk:
+        parts = {key: account.usage / account.weight for key, account in view.accounts.items()}
+        for waiting in sorted(view.waiting, key=lambda w: parts.get(w.project, 0.0) > 10.0):
+            yield Attempt(waiting.id)
+
+
+class Brooder(Good):
+    """It thinks long about who finds no room in a long queue."""
+
+    @hookimpl
+    def attempts(self, view: QueueView) -> Talk:
+        for waiting in view.waiting:
+            outcome = yield Attempt(waiting.id)
+            while outcome is Outcome.BLOCKED and len(view.waiting) > 5000:
+                pass
+
+
+class Lumper(Good):
+    """It takes those whose shape is not known for likes."""
+
+    @hookimpl
+    def attempts(self, view: QueueView) -> Talk:
+        blocked: dict[int, float] = {}
+        for waiting in view.waiting:
+            limit, shortest = waiting.time_limit_s or float("inf"), blocked.get(waiting.shape)
+            if (shortest is None or limit < shortest) and (yield Attempt(waiting.id)) is Outcome.BLOCKED:
+                blocked[waiting.shape] = limit
+
+
+class Hasty(Good):
+    """It forgets that whoever runs for a shorter time may fit where a like did not."""
+
+    @hookimpl
+    def attempts(self, view: QueueView) -> Talk:
+        blocked, kept = set(), False
+        for waiting in view.waiting:
+            if waiting.shape not in blocked and (yield Attempt(waiting.id)) is Outcome.BLOCKED:
+                if not kept:
+                    kept = (yield Reserve(waiting.id)) is Outcome.RESERVED
+                if waiting.shape:
+                    blocked.add(waiting.shape)
+
+
+class Turncoat(Good):
+    @hookimpl
+    def attempts(self, view: QueueView) -> Talk:
+        for waiting in reversed(view.waiting):
+            yield Attempt(waiting.id)
+
+    @hookimpl
+    def promises(self) -> frozenset[Promise]:
+        return frozenset({Promise.EARLIER_FIRST})
+
+
+class Delayer(Good):
+    @hookimpl
+    def promises(self) -> frozenset[Promise]:
+        return frozenset({Promise.HEAD_UNDELAYED})
+
+
+class Starver(Good):
+    @hookimpl
+    def promises(self) -> frozenset[Promise]:
+        return frozenset({Promise.NOBODY_STARVES})
+
+
+class Slow(Good):
+    """It thinks long about who comes after a session that was placed, in a long queue."""
+
+    @hookimpl
+    def attempts(self, view: QueueView) -> Talk:
+        for waiting in view.waiting:
+            outcome = yield Attempt(waiting.id)
+            while outcome is Outcome.PLACED and len(view.waiting) > 5000:
+                pass
 
 
 class Forgetful(Good):
@@ -148,16 +237,25 @@ MUTANTS = broken.general(SPEC, Good) | {
     "test_it_yields_attempts": Names,
     "test_it_names_only_who_waits": Inventor,
     "test_it_names_nobody_twice": Repeater,
+    "test_it_reserves_for_who_was_blocked": Hoarder,
     "test_same_view_same_attempts": Waverer,
     "test_it_remembers_nothing": Rememberer,
     "test_it_leaves_the_view_alone": Meddler,
     "test_it_is_pure": Watcher,
     "test_an_empty_queue_gives_nothing": Eager,
     "test_it_bears_the_impossible": Fragile,
+    "test_it_bears_what_nobody_can_foretell": Foreteller,
+    "test_it_bears_odd_accounts": Divider,
     "test_it_can_be_broken_off": Clinger,
     "test_a_long_queue_is_quick": Slow,
+    "test_a_blocked_queue_is_quick": Brooder,
     "test_it_forgets_nobody": Forgetful,
     "test_it_avoids_agents_that_are_there": Avoider,
+    "test_an_unknown_shape_says_nothing": Lumper,
+    "test_shapes_change_nothing": Hasty,
+    "test_it_keeps_the_order_that_it_promises": Turncoat,
+    "test_the_head_is_not_delayed_as_it_promises": Delayer,
+    "test_nobody_starves_as_it_promises": Starver,
 }
 
 
@@ -168,7 +266,7 @@ def test_a_law_catches_its_mutant(law: str, mutant: Any) -> None:
 
 def test_a_good_one_holds_all() -> None:
     broken.holds_all(SPEC, Good)
-    broken.holds_all(SPEC, "scheduler_v10.fifo")
+    broken.holds_all(SPEC, "scheduler_v10.backfill")
 
 
 class Dicey(Good):

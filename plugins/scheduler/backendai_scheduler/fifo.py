@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 
 from backendai.spec import hookimpl
-from backendai.spec.scheduler_v10 import Attempt, Outcome, QueueView
+from backendai.spec.scheduler_v10 import Promise, QueueView
+
+from backendai_scheduler.passing import Talk, in_turn, urgent
 
 
 class Fifo:
@@ -22,12 +23,14 @@ class Fifo:
         self._config = config or self.Config()
 
     @hookimpl
-    def attempts(self, view: QueueView) -> Generator[Attempt, Outcome, None]:
+    def attempts(self, view: QueueView) -> Talk:
         """Try one after the other; stop at the first that waits for room, unless others may overtake it.
 
         A session that no agent could ever hold keeps nobody waiting.
         """
-        for waiting in sorted(view.waiting, key=lambda w: (-w.priority, w.submitted_at, w.id)):
-            outcome = yield Attempt(waiting.id)
-            if outcome is Outcome.BLOCKED and not self._config.overtake:
-                return
+        return in_turn(view, urgent(view), self._config.overtake)
+
+    @hookimpl
+    def promises(self) -> frozenset[Promise]:
+        """Promise everything, unless others may overtake."""
+        return frozenset({Promise.EARLIER_FIRST}) if self._config.overtake else frozenset(Promise)
