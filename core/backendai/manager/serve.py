@@ -25,6 +25,7 @@ from backendai.manager.orchestrator import Orchestrator
 from backendai.manager.possible import Capacities
 from backendai.manager.store.engine import open_store
 from backendai.manager.store.sessions import SessionLoader
+from backendai.manager.usage import count_for_ever
 from backendai.model.errors import Failure
 from backendai.plugin.host import PluginHost
 from backendai.spec import (
@@ -83,7 +84,8 @@ async def serve_manager(config: ManagerConfig) -> AsyncIterator[ManagerHandle]:
             raise Failure("rejected", veto.reason) from veto
         orchestrator = Orchestrator(context)
         url = await _listen(context, orchestrator, stack)
-        loops: dict[str, Callable[[], Awaitable[None]]] = {"orchestrator": orchestrator.run, "prune": lambda: _prune(context)}
+        loops: dict[str, Callable[[], Awaitable[None]]] = {"orchestrator": orchestrator.run, "prune": lambda: _prune(context),
+                                                           "usage": lambda: count_for_ever(context)}
         if context.host.each(monitor_stats_v10.SPEC):
             loops["report"] = lambda: report_for_ever(context)
         for name, run in loops.items():

@@ -14,6 +14,7 @@ from backendai.manager.notices import Notices
 from backendai.manager.store.dependencies import follow
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.held import Change, left
+from backendai.manager.store.usage import count
 from backendai.model.session import Session
 
 
@@ -49,6 +50,8 @@ class Settler:
             if any(ended(after) for _, after in decided.changes):
                 followed = await follow(tx, decided.changes, self._context.clock())
                 decided = replace(decided, changes=(*decided.changes, *followed.changes), released=followed.released)
+            if any(left(before, after) or left(after, before) for before, after in decided.changes):
+                await count(tx.connection, self._context.clock())
             told = await self.notices.gather(tx.connection, decided.changes)
             tx.after(lambda: self._follow(decided, told))  # whoever asked for it may be gone by then
             return decided

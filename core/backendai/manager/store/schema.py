@@ -103,6 +103,7 @@ groups = Table(  # resource groups
     Column("scheduler", String(64), nullable=False, server_default=""),  # name of a plugin; empty: the manager's setting
     Column("selector", String(64), nullable=False, server_default=""),
     Column("options", Text, nullable=False, server_default="{}"),  # JSON of model.group.GroupOptions
+    Column("total", Text, nullable=False, server_default="{}"),  # JSON: capacity of its agents by slot, as usage is held against it
     Column("created_at", Float, nullable=False),
 )
 

@@ -77,6 +77,7 @@ def _groups() -> None:
         sa.Column("scheduler", sa.String(length=64), server_default="", nullable=False),
         sa.Column("selector", sa.String(length=64), server_default="", nullable=False),
         sa.Column("options", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("total", sa.Text(), server_default="{}", nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_groups"),
         sa.UniqueConstraint("name", name="uq_groups_name"))
