@@ -9,7 +9,7 @@ from urllib.parse import quote
 from backendai.client.call import Call, given, make_key
 
 if TYPE_CHECKING:
-    from backendai.model.views import Agent, Group, Preset, SlotType
+    from backendai.model.views import Agent, Group, Preset, Quota, SlotType, UsageLine
 
 
 def list_groups() -> Call[tuple[Group, ...]]:
@@ -55,6 +55,24 @@ def create_preset(name: str, slots: Mapping[str, str | int | float], group: str 
 
 def remove_preset(name: str) -> Call[None]:
     return Call("DELETE", _at("presets", name))
+
+
+def list_quotas(scope: str | None = None, group: str | None = None) -> Call[tuple[Quota, ...]]:
+    return Call("GET", "/v1/quotas", "Quota", {"scope": scope, "group": group}, many=True)
+
+
+def set_quotas(scope: str, limits: Mapping[str, str | int | float | None], group: str | None = None) -> Call[tuple[Quota, ...]]:
+    """limits: by slot, and sessions, waiting, kernels, lifetime; None removes one."""
+    return Call("PATCH", "/v1/quotas", "Quota", body={"scope": scope, "limits": dict(limits), **given({"group": group})}, many=True)
+
+
+def remove_quotas(scope: str, group: str | None = None, what: str | None = None) -> Call[None]:
+    return Call("DELETE", "/v1/quotas", query={"scope": scope, "group": group, "what": what})
+
+
+def read_usage(by: str = "slot", since: str | None = None, until: str | None = None) -> Call[tuple[UsageLine, ...]]:
+    """by: any of day, group, domain, project, user, slot, with commas. since, until: days such as 2026-11-26, both included."""
+    return Call("GET", "/v1/usage", "UsageLine", {"by": by, "since": since, "until": until}, many=True)
 
 
 def _at(kind: str, name: str) -> str:
