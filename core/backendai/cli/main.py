@@ -40,6 +40,8 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "group": "Make, list, change and remove resource groups.",
         "slots": "List what nodes lend.",
         "preset": "Make, list and remove named bundles of slots.",
+        "quota": "Set, list and remove what domains, projects and users may hold.",
+        "usage": "Show what was held, by whom and when.",
         "image": "List, pull, build and remove images.",
         "events": "Show what happened, and follow what happens.",
         "user": "Make, list, change and deactivate accounts.",

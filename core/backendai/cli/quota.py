@@ -18,7 +18,7 @@ def arguments(parser: ArgumentParser) -> None:
     show.add_argument("scope", nargs="?", help="only of domain:D, project:D/P or user:U")
     change = commands.add_parser("set", help="set some; those that are not named stay")
     change.add_argument("scope", help="domain:D, project:D/P or user:U")
-    change.add_argument("limits", nargs="+", metavar="NAME=LIMIT", help="a slot, sessions, waiting, kernels or lifetime: cpu=64 sessions=20 lifetime=7d")
+    change.add_argument("limits", nargs="+", metavar="NAME=LIMIT", help="such as cpu=64 sessions=20 waiting=100 kernels=8 lifetime=7d")
     remove = commands.add_parser("rm", help="take some away")
     remove.add_argument("scope", help="domain:D, project:D/P or user:U")
     remove.add_argument("what", nargs="*", help="which; all of this scope and group when left out")

@@ -74,6 +74,10 @@ EVERY: Mapping[str, Call[Any]] = {
     "list_presets": calls.list_presets(),
     "create_preset": calls.create_preset("p", {"cpu": 1}, "g", "about"),
     "remove_preset": calls.remove_preset("p"),
+    "list_quotas": calls.list_quotas("user:u", "g"),
+    "set_quotas": calls.set_quotas("user:u", {"cpu": 1, "mem": None}, "g"),
+    "remove_quotas": calls.remove_quotas("user:u", "g", "cpu"),
+    "read_usage": calls.read_usage("day,user", "2026-11-26", "2026-11-27"),
 }
 API = document(built_in())
 
@@ -176,7 +180,7 @@ def test_a_key_is_made_up_for_each_creation() -> None:
 def test_only_what_may_be_sent_twice_is_repeatable() -> None:
     risky = {name for name, call in EVERY.items() if not call.repeatable}
     assert risky == {"stop_session", "exec_in_session", "pull_image", "build_image", "change_user", "change_group", "change_agent",
-                     "change_domain", "change_project"}
+                     "change_domain", "change_project", "set_quotas"}
 
 
 def test_a_body_has_what_was_asked_for() -> None:

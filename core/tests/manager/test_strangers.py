@@ -13,6 +13,7 @@ from core.tests.manager.world import KEY, NAME, OWNER, World, build
 
 REGISTRY = built_in()
 ROUTES = {**{o.name: o.http for o in REGISTRY}, **{s.name: s.http for s in REGISTRY.streams.values()}}
+SCOPES = ("project:redwood/laboratory", f"user:{OWNER}", "domain:redwood")
 # What to send, aimed at what is not the caller's. An operation with a body that is not here is refused for its body: add one.
 BODIES: dict[str, list[Any]] = {
     "sessions.create": [{"type": "batch", "project": "redwood/laboratory"}, {"type": "batch", "project": "{project}"}],
@@ -24,13 +25,15 @@ BODIES: dict[str, list[Any]] = {
     "users.update": [{"email": "a@b.c"}, {"role": "superadmin"}, {"active": False}, {"uid": 7}, {"domain": "bluebell"}],
     "groups.create": [{"name": "another"}], "groups.update": [{"scheduler": "fifo"}],
     "presets.create": [{"name": "another", "slots": {"cpu": 1}}], "agents.update": [{"cordoned": True}],
+    "quotas.set": [{"scope": scope, "limits": {"sessions": 1}} for scope in SCOPES],
     "tokens.create": [{"name": "t", "user": OWNER}, {"name": "t", "agent": True}],
 }
 QUERIES = {
     "sessions.list": ["", "?everyone=true&all=true", "?project=redwood/laboratory", "?project={project}", f"?user={OWNER}"],
     "domains.list": ["", "?all=true"], "projects.list": ["", "?all=true", "?domain=redwood"],
     "users.list": ["", "?domain=redwood", "?project=redwood/laboratory"], "sessions.download": ["?path=/"], "sessions.upload": ["?path=/"],
-    "images.delete": ["?name=x:1"], "images.build": ["?name=x:1"], "events.watch": ["?follow=false"],
+    "quotas.list": ["", *(f"?scope={scope}" for scope in SCOPES)], "quotas.delete": [f"?scope={scope}" for scope in SCOPES],
+    "usage.read": ["?by=domain,project,user"], "images.delete": ["?name=x:1"], "images.build": ["?name=x:1"], "events.watch": ["?follow=false"],
 }
 IDS = {"sessions": ["{session}", f"{OWNER}%2F{NAME}"], "projects": ["{project}", "redwood%2Flaboratory"], "tokens": ["{token}"]}
 NAMES = {"domains": ["redwood"], "users": [OWNER]}

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from backendai.manager.operations import agents, domains, groups, images, plugins, presets, projects, sessions, streams, tokens, users
+from backendai.manager.operations import (
+    agents,
+    domains,
+    groups,
+    images,
+    plugins,
+    presets,
+    projects,
+    quotas,
+    sessions,
+    streams,
+    tokens,
+    usage,
+    users,
+)
 from backendai.manager.operations.registry import Registry
 
 
 def built_in() -> Registry:
     """Return a registry of the platform's own operations."""
     registry = Registry()
-    for module in (sessions, agents, groups, presets, images, domains, projects, users, tokens, plugins):
+    for module in (
+        sessions, agents, groups, presets, quotas, usage, images, domains, projects, users, tokens, plugins,
+    ):
         for operation in module.OPERATIONS:
             registry.add(operation)
     for stream in streams.STREAMS:

@@ -90,7 +90,8 @@ async def set_(context: Context, caller: Caller, input: SetQuotas) -> Page[Quota
 async def remove(context: Context, caller: Caller, input: RemoveQuotas) -> None:
     """Remove quotas: nothing is limited by them any more."""
     scope = await _scope(context, caller, input.scope, Verb.CHANGE)
-    where = [quotas.c.scope_id == scope.id, quotas.c.group_id == ("" if input.group is None else (await find_group(context, input.group)).id)]
+    group = "" if input.group is None else (await find_group(context, input.group)).id
+    where = [quotas.c.scope_id == scope.id, quotas.c.group_id == group]
     if input.what is not None:
         where.append(quotas.c.what == input.what)
 

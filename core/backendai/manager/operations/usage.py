@@ -56,7 +56,7 @@ async def read(context: Context, caller: Caller, input: ReadUsage) -> Page[Usage
     async def job(connection: AsyncConnection) -> tuple[UsageLine, ...]:
         names = {id: scope.name for id, scope in (await read_scopes(connection)).items()}
         groups = {group.id: group.name for group in await read_groups(connection)}
-        return tuple(_line(row._mapping, names, groups) for row in await connection.execute(query))
+        return tuple(_line(row._asdict(), names, groups) for row in await connection.execute(query))
 
     found = await context.store.read(job)
     return Page(tuple(sorted(found, key=lambda line: (line.day, line.group, line.domain, line.project, line.user, line.slot))))
