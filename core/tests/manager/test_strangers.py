@@ -33,7 +33,8 @@ QUERIES = {
     "domains.list": ["", "?all=true"], "projects.list": ["", "?all=true", "?domain=redwood"],
     "users.list": ["", "?domain=redwood", "?project=redwood/laboratory"], "sessions.download": ["?path=/"], "sessions.upload": ["?path=/"],
     "quotas.list": ["", *(f"?scope={scope}" for scope in SCOPES)], "quotas.delete": [f"?scope={scope}" for scope in SCOPES],
-    "usage.read": ["?by=domain,project,user"], "images.delete": ["?name=x:1"], "images.build": ["?name=x:1"], "events.watch": ["?follow=false"],
+    "usage.read": ["?by=domain,project,user"],
+    "images.delete": ["?name=x:1"], "images.build": ["?name=x:1"], "events.watch": ["?follow=false"],
 }
 IDS = {"sessions": ["{session}", f"{OWNER}%2F{NAME}"], "projects": ["{project}", "redwood%2Flaboratory"], "tokens": ["{token}"]}
 NAMES = {"domains": ["redwood"], "users": [OWNER]}

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, false, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backendai.manager.access import Caller, Role
+from backendai.manager.access import Caller, Role, Thing, Verb, require
 from backendai.manager.context import Context
 from backendai.manager.operations.registry import Input, Page, declare
 from backendai.manager.store.groups import read_groups
@@ -39,6 +39,7 @@ class ReadUsage(Input, frozen=True):
 
 async def read(context: Context, caller: Caller, input: ReadUsage) -> Page[UsageLine]:
     """Show what was held, up to the last minute: yours, and that of the projects and domains that are yours to see."""
+    require(caller, Verb.READ, Thing("usage", caller.id, name="your own"))
     words = [word for word in input.by.split(",") if word and word != "slot"]
     if unknown := [word for word in words if word not in COLUMNS]:
         raise Failure("invalid-request", f"by: {unknown[0]!r} is none; there are: {', '.join([*COLUMNS, 'slot'])}.")
