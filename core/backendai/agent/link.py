@@ -104,13 +104,15 @@ class Link:
         node, capabilities = self._node, self._node.health.capabilities
         self._told = capabilities
         can = capabilities or Capabilities(engine="", default_image="")
-        missing = {**can.missing, **({"init": node.no_init} if node.no_init else {})}
+        missing = {**can.missing, **({"init": node.no_init} if node.no_init else {}),
+                   **{f"network-{name}": why for name, why in node.networks.lacking.items()}}
+        networks = tuple(sorted(node.networks.drivers.keys() - node.networks.lacking.keys()))
         return Hello(
             protocol=PROTOCOL, agent=node.id, name=node.config.name, version=__version__, arch=platform.machine(), cluster=node.cluster,
             capacity=node.devices.allocator.capacity(), runtime=node.runtime_name, engine=can.engine, default_image=can.default_image,
             features=tuple(sorted(can.features)), missing=missing, limits=can.limits, kernels=self._reconciler.observed(),
             logs=self._reconciler.logs(), plugins=node.plugins, why=node.health.why, address=address, slots=node.devices.declarations(),
-            devices=node.devices.allocator.fractions(), labels=node.config.labels, networks=tuple(sorted(node.networks.drivers)))
+            devices=node.devices.allocator.fractions(), labels=node.config.labels, networks=networks)
 
     def _take_in(self, welcome: Welcome) -> None:
         node = self._node

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from backendai.agent.container import AGENT, CLUSTER, NETWORK, SESSION
 from backendai.model.errors import Failure
 from backendai.model.session import Network as Reach
+from backendai.plugin.errors import PluginFault
 from backendai.spec.network_v10 import NetEnd, SessionNetwork
 from backendai.spec.runtime_v10 import Endpoint, Network, NetworkSpec, Runtime
 from backendai.wire.link import KernelOrder
@@ -41,14 +42,24 @@ def network_of(order: KernelOrder) -> str:
 class Networks:
     """Every session network of this node.
 
-    drivers: the network plugins by name. agent: our id. held: by network the kernels that need it.
+    drivers: the network plugins by name. agent: our id. held: by network the kernels that need it. lacking: for each plugin that
+    cannot make ends on this node, why.
     """
 
     runtime: Runtime
     drivers: Mapping[str, SessionNetwork]
     agent: str
     held: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    lacking: dict[str, str] = field(default_factory=dict)
     _turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    async def look(self) -> None:
+        """Find out which plugins can make ends on this node."""
+        for plugin, driver in self.drivers.items():
+            try:
+                await driver.attached(self.agent)
+            except (Failure, PluginFault) as error:
+                self.lacking[plugin] = str(error)
 
     def hold(self, order: KernelOrder) -> None:
         """Note that a kernel needs its network, whether that exists or not."""
@@ -85,7 +96,7 @@ class Networks:
     async def sweep(self) -> None:
         """Remove what no kernel needs. To be called once every kernel is known."""
         found = {network.labels.get(NETWORK, ""): "" for network in await self._list({AGENT: self.agent})}
-        for plugin, driver in self.drivers.items():
+        for plugin, driver in self._usable().items():
             found |= dict.fromkeys(await driver.attached(self.agent), plugin)
         for name, plugin in found.items():
             async with self._turns[name]:
@@ -104,15 +115,19 @@ class Networks:
     async def _attach(self, order: KernelOrder) -> NetEnd:
         if (plan := order.net) is None:
             return NetEnd()
-        if (driver := self.drivers.get(plan.plugin)) is None:
-            raise Failure("unsupported", f"The network plugin {plan.plugin} does not work on this agent; `bai plugin ls` there says why.")
+        if (driver := self._usable().get(plan.plugin)) is None:
+            why = self.lacking.get(plan.plugin, "`bai plugin ls` there says why.")
+            raise Failure("unsupported", f"The network plugin {plan.plugin} does not work on this agent: {why}")
         return await driver.attach(plan, self.agent)
 
     async def _remove(self, name: str, plugin: str) -> None:
         for network in await self._list({AGENT: self.agent, NETWORK: name}):
             await self.runtime.remove_network(network.id)
-        if plugin and (driver := self.drivers.get(plugin)) is not None:
+        if plugin and (driver := self._usable().get(plugin)) is not None:
             await driver.detach(name, self.agent)
+
+    def _usable(self) -> dict[str, SessionNetwork]:
+        return {name: driver for name, driver in self.drivers.items() if name not in self.lacking}
 
     async def _list(self, labels: Mapping[str, str]) -> list[Network]:
         there = getattr(self.runtime, "list_networks", None)

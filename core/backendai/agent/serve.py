@@ -154,6 +154,7 @@ async def _make_node(config: AgentConfig, host: PluginHost) -> Node:
     devices = Devices(host.each(accelerator_v21.SPEC))
     await devices.discover()
     networks = Networks(runtime, host.each(network_v10.SPEC), identity.read())
+    await networks.look()
     node = Node(config, identity.read(), Fact(config.data / "cluster").read(), name, runtime, devices, networks, journal, health,
                 plugins=tuple({"id": row.id, "dist": row.dist, "version": row.version, "state": row.state.value, "why": row.why}
                               for row in host.rows))

@@ -60,7 +60,10 @@ class SessionNetwork:
 
     @hook(first=True, deadline_s=10.0)
     async def attached(self, agent: str) -> Sequence[str]:
-        """Return the names of the networks of which an end was made for *agent* on this node, whoever made it."""
+        """Return the names of the networks of which an end was made for *agent* on this node, whoever made it.
+
+        Raise ``Failure('unsupported')``, with what to do, where this node can have no end.
+        """
         raise NotImplementedError
 
 

@@ -1,0 +1,1 @@
+"""Networks of sessions across nodes, as VXLANs."""
