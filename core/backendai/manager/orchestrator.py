@@ -24,6 +24,7 @@ from backendai.manager.store.nodes import absent_at_start
 from backendai.manager.store.placement import Moment, Node, look, read_nodes, settle_ledger
 from backendai.manager.store.quotas import read_quotas, settle_quotas
 from backendai.manager.store.schema import kernels
+from backendai.manager.store.usage import accounts
 from backendai.wire.link import Advance, Beat, Hello, KernelOrder, Report
 
 log = logging.getLogger(__name__)
@@ -175,6 +176,7 @@ class Orchestrator:
         mirror.put_nodes(moment.nodes)
         mirror.set_quotas(moment.lines)
         mirror.set_bookings(moment.bookings)
+        mirror.set_accounts(await context.store.read(lambda connection: accounts(connection, now)))
         for side in mirror.sides.values():
             side.bell.set()
         return moment

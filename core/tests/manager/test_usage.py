@@ -132,10 +132,11 @@ async def test_fair_sharing_remembers_by_domain_project_and_user(stage: Any) -> 
         stage.now += 100.0
         await bring_up(stage)
     expected = weigh(Piece("", "", "", "", {"cpu": 2000}, 0.0, 1000.0), Base({"cpu": 4000}, 1000.0))
-    found = await stage.context.store.read(lambda connection: accounts(connection, DEFAULT, stage.now))
+    found = await stage.context.store.read(lambda connection: accounts(connection, stage.now))
     user = f"{PROJECT}/{stage.caller.id}"
-    assert {name: account.usage for name, account in found.items()} == pytest.approx({DEFAULT: expected, PROJECT: expected, user: expected})
-    later = await stage.context.store.read(lambda connection: accounts(connection, DEFAULT, stage.now + 2000.0))
-    assert later[user].usage == pytest.approx(expected / 4) and later[user].weight == 1.0
+    used = {name: account.usage for name, account in found[DEFAULT].items()}
+    assert used == pytest.approx({DEFAULT: expected, PROJECT: expected, user: expected})
+    later = await stage.context.store.read(lambda connection: accounts(connection, stage.now + 2000.0))
+    assert later[DEFAULT][user].usage == pytest.approx(expected / 4) and later[DEFAULT][user].weight == 1.0
     rows = (await stage.context.store.read(lambda connection: connection.execute(select(shares)))).all()
     assert {row.group_id for row in rows} == {DEFAULT}

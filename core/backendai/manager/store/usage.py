@@ -82,16 +82,19 @@ async def tick(connection: AsyncConnection, now: float) -> None:
     await connection.execute(update(kernels).where(kernels.c.holds.is_(True), kernels.c.counted_at < now).values(counted_at=now))
 
 
-async def accounts(connection: AsyncConnection, group: str, now: float) -> dict[str, Account]:
-    """Return everybody's part in fair sharing: by id of a domain, by id of a project, and by ``PROJECT/USER``."""
-    base = (await _bases(connection, [group])).get(group, Base({}, GroupOptions().half_life_s))
+async def accounts(connection: AsyncConnection, now: float) -> dict[str, dict[str, Account]]:
+    """Return everybody's part in fair sharing, by group: by id of a domain, by id of a project, and by ``PROJECT/USER``."""
+    half = {row.id: msgspec.json.decode(row.options, type=GroupOptions).half_life_s
+            for row in await connection.execute(select(groups.c.id, groups.c.options))}
     weights: dict[str, float] = {}
     for table in (domains, projects):
-        weights |= {row.id: row.weight for row in await connection.execute(select(table.c.id, table.c.weight))}
-    used = {row.account: row.usage * decay(now - row.at, base.half_life_s)
-            for row in await connection.execute(select(shares).where(shares.c.group_id == group))}
-    names = used.keys() | {name for name, weight in weights.items() if weight != 1.0}
-    return {name: Account(weights.get(name, 1.0), used.get(name, 0.0)) for name in sorted(names)}
+        weights |= {row.id: row.weight for row in await connection.execute(select(table.c.id, table.c.weight)) if row.weight != 1.0}
+    found = {group: {name: Account(weight) for name, weight in weights.items()} for group in half}
+    for row in await connection.execute(select(shares)):
+        if row.group_id in half:
+            used = row.usage * decay(now - row.at, half[row.group_id])
+            found[row.group_id][row.account] = Account(weights.get(row.account, 1.0), used)
+    return found
 
 
 def decay(seconds: float, half_life_s: float) -> float:
