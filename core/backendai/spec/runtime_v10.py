@@ -122,11 +122,9 @@ class NetworkSpec:
     """A private network of several containers on this node, before it exists.
 
     name: unique on the engine, ``[a-z0-9-]+``. hosts: the names by which its containers know one another, in order. labels: come back
-    from ``list_networks``. outward: its containers may reach the outside, through NAT.
-
-    Where the containers lie on several nodes a network plugin has made a bridge on each: bridge is its name, subnet (in CIDR notation),
-    addresses (by host name) and gateway (this node's own) are chosen, and mtu is what fits through, in bytes, 0 for the usual. Without
-    a bridge the engine chooses.
+    from ``list_networks``. outward: its containers may reach the outside, through NAT. Where they lie on several nodes, bridge is what
+    a network plugin has made on this one, subnet (CIDR), addresses (by host name) and gateway (the node's own) are chosen, and mtu is
+    what fits through, in bytes, 0 for the usual. Without a bridge the engine chooses.
     """
 
     name: str
@@ -142,7 +140,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network as its engine knows it. id: the handle. addresses: by host name, of those that ``create_network`` was told of."""
+    """A network as its engine knows it. id: the handle. addresses: by host name."""
 
     id: str
     name: str
@@ -167,8 +165,7 @@ class ContainerSpec:
     labels: come back from ``list``. network: ``private`` (its own and nothing else) or ``outward`` (and the outside, through NAT).
     read_only_root: the image's files cannot be written. seccomp: False only where the operator allowed it.
     scratch: a folder of the node which this container alone may write; a runtime may keep its writable layer there.
-    net: the session network that it joins, None for none; such a network is ``outward`` or not as it was made, and ``network`` says the
-    same. hosts: addresses by name, which resolve inside, in any image.
+    net: the session network that it joins; ``network`` says as that does whether it is outward. hosts: addresses by name, in any image.
     """
 
     name: str
