@@ -26,7 +26,8 @@ NAMED = 3  # agents in one sentence
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One thing that keeps a session from starting. kind: agents, wishes, slot, together, containers, quota, booking, turn or plugin.
+    """One thing that keeps a session from starting. kind: agents, wishes, slot, together, containers, room, quota, booking, turn or
+    plugin.
 
     what: the slot, or what the quota limits. wanted: how much of it the session needs. most: the most that one agent has free, or
     what the quota allows. used: of the quota. short: on how many agents it does not suffice, of how many. Amounts in internal units.
@@ -152,10 +153,10 @@ def _room(snapshot: Snapshot, plan: Plan, request: Request, mask: NDArray[np.boo
         lacking = [f"{first[0]} are lacking on {first[1]} of {len(names)}", *(f"{wanted} on {count}" for wanted, count in more)]
         text = f"No agent has all of it free at once: {listed(lacking)}."
         return (Blocker("together", text, agents=len(names)),)
-    return _order(snapshot, request, free, tables, trial)
+    return _order(snapshot, plan, request, free, tables, trial)
 
 
-def _order(snapshot: Snapshot, request: Request, free: Array, tables: Array, trial: Trial) -> tuple[Blocker, ...]:
+def _order(snapshot: Snapshot, plan: Plan, request: Request, free: Array, tables: Array, trial: Trial) -> tuple[Blocker, ...]:
     """Say what keeps a session from room that is there."""
     count = len(tables)
     if count > 1 and (room := _fitting(free, tables)) < count:
@@ -167,8 +168,9 @@ def _order(snapshot: Snapshot, request: Request, free: Array, tables: Array, tri
     if kept and trial.start(request, bookings=False) is not None:
         more = " It has no time limit, so nobody knows whether it would be gone by then." if end == float("inf") else ""
         return (Blocker("booking", f"An advance reservation keeps the agents with room for it.{more}"),)
-    if request.booking and not any(b.id == request.booking and b.begins <= now for b in snapshot.bookings):
-        return (Blocker("booking", "Its advance reservation has not begun."),)
+    hold = plan.holds.get(request.id, "")
+    if hold and not hold.startswith("Waits for its turn"):
+        return (Blocker("booking" if request.booking else "room", hold),)
     return (Blocker("turn", "There is room for it, and that is kept for sessions ahead of it in the queue."),)
 
 

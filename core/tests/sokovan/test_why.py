@@ -12,7 +12,7 @@ from backendai.model.slots import SCALE
 from backendai.sokovan.cluster import Cluster, take
 from backendai.sokovan.plan import make_plan
 from backendai.sokovan.remedies import Other, Remedy
-from backendai.sokovan.snapshot import Agent, Lease, Request, Snapshot
+from backendai.sokovan.snapshot import Agent, Lease, Quota, Request, Snapshot
 from backendai.sokovan.trial import thaw
 from backendai.sokovan.why import Why, explain
 from backendai_agentselector.concentrated import Concentrated
@@ -66,6 +66,19 @@ def test_slots_that_are_free_only_apart_are_said_to_be_so() -> None:
     assert texts(found, "slots") == ["with 4 cores instead of 8"]
 
 
+def test_a_quota_is_named_with_what_is_used_and_which_session_of_ones_own_to_stop() -> None:
+    cluster = Cluster()
+    cluster.put_agent(node("a", gpu=8))
+    cluster.hold(held("lab-id", "a", gpu=3, idle_s=10_800.0))
+    cluster.hold(held("other", "a", gpu=1))
+    cluster.set_quotas([Quota("user", "u", GPU, 4000, 4000), Quota("project", "p", "sessions", 2, 2)])
+    cluster.wait(ask(gpu=2))
+    found = why(cluster.freeze(NOW), own={"lab-id": "lab", "other": "other"})
+    assert texts(found, "quota")[0] == "Its user may use 4 cuda.device at once; 4 of that is taken, and it needs 2."
+    assert texts(found, "quota")[1] == "Its project may have 2 sessions running at once, and has 2."
+    assert texts(found, "stop") == ["if the session lab, idle for 3h, was stopped"]
+
+
 def test_as_many_sessions_are_named_as_it_takes() -> None:
     snapshot = take(NOW, [ask(gpu=4)], [node("a", gpu=4, used={GPU: 4000})],
                     [held(f"s{i}", "a", gpu=1) for i in range(3)] + [held("whose", "a", gpu=1)])
@@ -79,9 +92,8 @@ def test_wishes_are_given_up_one_by_one() -> None:
     snapshot = take(NOW, [ask(cpu=4, wishes=wishes)], [node("east", cpu=4, used={"cpu": 4 * SCALE}, labels={"tier": "gold"}),
                                                        node("west", labels={"tier": "gold"})])
     found = why(snapshot)
-    if not found.placed:
-        assert texts(found, "wishes") == ["Where it wants to be leaves 1 of 2 agents: east.", "without asking for east"]
-        assert texts(found, "slot") == ["It needs 4 cores and may use the agent east only; it has none free."]
+    assert texts(found, "wishes") == ["Where it wants to be leaves 1 of 2 agents: east.", "without asking for east"]
+    assert texts(found, "slot") == ["It needs 4 cores and may use the agent east only; it has none free."]
 
 
 def test_a_gang_is_told_how_many_of_its_containers_have_room() -> None:
