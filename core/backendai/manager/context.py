@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from backendai.manager.bus import Bus
 from backendai.manager.config import ManagerConfig
 from backendai.manager.possible import KnownImages
+from backendai.manager.prospects import Prospects
 from backendai.manager.sights import Sights
 from backendai.manager.store.admission import Limits
 from backendai.manager.store.groups import Groups
@@ -91,6 +92,7 @@ class Context:
     heartbeat: float = 0.0  # when the orchestrator last looked at everything
     tasks: Tasks = field(default_factory=Tasks)
     sights: Sights = field(default_factory=Sights)
+    prospects: Prospects = field(default_factory=Prospects)
     clock: Callable[[], float] = time.time
 
     def new_id(self) -> str:

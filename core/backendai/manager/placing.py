@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from backendai.manager import life, networks
 from backendai.manager.context import Context
+from backendai.manager.decisions import Note
 from backendai.manager.dispatch import peers_of
 from backendai.manager.held import Held
 from backendai.manager.mirror import Mirror, Side
 from backendai.manager.settle import Decided, Settler
 from backendai.manager.sights import Sight
+from backendai.manager.store.decisions import write_decision
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.held import BY_SESSION, Change, find, write
 from backendai.manager.store.placement import Granted, grant, write_holds
@@ -28,9 +30,13 @@ BATCH = 500  # sessions in one transaction, so that nobody else waits long for t
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What should be committed. sight: what it was made from. placements: of *plan*, those that stand. refused: reasons by session."""
+    """What should be committed. sight: what it was made from. note: for the record. placements: of *plan*, those that stand.
+
+    refused: reasons by session.
+    """
 
     sight: Sight | None = None
+    note: Note | None = None
     plan: Plan = field(default_factory=Plan)
     placements: tuple[Placement, ...] = ()
     holds: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +61,7 @@ class Placing:
         first = True
         for at in range(0, max(len(waiting), 1), BATCH):
             some = waiting[at:at + BATCH]
-            rest = (proposal, holds, claims) if first else (Proposal(), {}, {})
+            rest = (proposal, holds, claims) if first else (Proposal(proposal.sight, proposal.note), {}, {})
             first = False
             if not some and not any((rest[0].refused, rest[0].plan.evictions, rest[1], rest[2])):
                 continue
@@ -99,6 +105,7 @@ class Placing:
         now = self._context.clock()
         placed = [(held, life.place(held, p.agents, now, p.units, self._nets.get(held.id, ""))) for held, p in some]
         granted = await grant(tx, placed, now)
+        await self._record(tx, proposal, {after.id for _, after in granted.changes}, some, now)
         others: list[Change] = []
         named = {*proposal.refused, *claims, *(eviction.victim for eviction in proposal.plan.evictions)}
         options = self._side.group.options.preemption
@@ -117,6 +124,13 @@ class Placing:
         await write(tx, others, now)
         await write_holds(tx, holds)
         return granted, Decided((*granted.changes, *others))
+
+    async def _record(self, tx: Tx, proposal: Proposal, granted: Collection[str], some: Sequence[tuple[Held, Placement]],
+                      now: float) -> None:
+        """Write down from what was decided who was placed."""
+        if proposal.note is not None and proposal.sight is not None and granted:
+            placed = {placement.session: placement.agents for _, placement in some if placement.session in granted}
+            await write_decision(tx, self._side.group.id, now, proposal.note.snapshot, proposal.sight.plugins, placed, proposal.note.frozen)
 
     def _new_claims(self, plan: Plan) -> Mapping[str, tuple[str, ...]]:
         """Return the claims that differ from what is written, an empty one where it is to be dropped."""

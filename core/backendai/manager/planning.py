@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from backendai.manager import faults
 from backendai.manager.context import Context
+from backendai.manager.decisions import Note, Recorder
 from backendai.manager.mirror import Mirror, Side
 from backendai.manager.placing import Placing, Proposal
 from backendai.manager.settle import Settler
@@ -50,6 +51,7 @@ class _Found:
 
     plan: Plan
     holds: Mapping[str, str] = field(default_factory=dict)
+    note: Note | None = None
 
 
 class Planner:
@@ -64,6 +66,7 @@ class Planner:
         self._drivers: tuple[Any, Any] | None = None
         self._said_at = float("-inf")
         self._turn = _Turn()
+        self._recorder = Recorder()
         self.side = side
         self.pause: float | None = None
 
@@ -96,7 +99,7 @@ class Planner:
         """Let go of the thread."""
         if self._worker is not None:
             self._worker.close()
-            self._worker = None
+            self._worker, self._recorder = None, Recorder()
 
     def sight(self) -> Sight:
         """Freeze the group as it is now; raise ``Missing`` when a plugin of choice is not there."""
@@ -127,7 +130,7 @@ class Planner:
             if not no and not never:
                 break
             allowed |= {(id, agents) for id, agents in asked.items() if id not in no and id not in never}
-        return Proposal(sight, found.plan, tuple(placements), {**found.holds, **self._aside(vetoed), **vetoed}, refused)
+        return Proposal(sight, found.note, found.plan, tuple(placements), {**found.holds, **self._aside(vetoed), **vetoed}, refused)
 
     async def _plan(self) -> tuple[Sight | None, _Found]:
         group, config, host = self.side.group, self._context.config, self._context.host
@@ -167,7 +170,7 @@ class Planner:
         wanted = self._wanted()
         try:
             async with asyncio.timeout(PLAN_S + SLACK_S):
-                found = await self._worker.run(lambda: _work(sight, wanted, turn))
+                found = await self._worker.run(lambda: _work(sight, wanted, turn, self._recorder))
         except TimeoutError:
             turn.until = 0.0
             hook = "attempts" if turn.at == "scheduler" else "scores"
@@ -250,7 +253,7 @@ def _noted(call: Callable[..., Any], turn: _Turn) -> Callable[..., Any]:
     return noted
 
 
-def _work(sight: Sight, wanted: Callable[[Plan], Mapping[str, str]], turn: _Turn) -> _Found:
+def _work(sight: Sight, wanted: Callable[[Plan], Mapping[str, str]], turn: _Turn, recorder: Recorder) -> _Found:
     """Decide; this runs in the thread."""
     plan = make_plan(sight.snapshot, sight.scheduler, cast(AgentSelector, _Watched(sight.selector, turn)), turn.is_late)
-    return _Found(plan, wanted(plan))
+    return _Found(plan, wanted(plan), recorder.note(sight.snapshot, plan))

@@ -23,6 +23,7 @@ from backendai.manager.metrics import Metrics, report_for_ever
 from backendai.manager.operations import built_in
 from backendai.manager.orchestrator import Orchestrator
 from backendai.manager.possible import Capacities
+from backendai.manager.store.decisions import forget, thin
 from backendai.manager.store.engine import open_store
 from backendai.manager.store.sessions import SessionLoader
 from backendai.manager.usage import count_for_ever
@@ -40,6 +41,7 @@ from backendai.spec import (
 
 log = logging.getLogger(__name__)
 PRUNE_S = 3600.0
+THIN_S = 60.0
 RESTART_S = 1.0  # before a loop that failed is begun again
 SPECS = (scheduler_v10.SPEC, agentselector_v10.SPEC, hook_v20.SPEC, webapp_v20.SPEC, monitor_stats_v10.SPEC, monitor_error_v10.SPEC)
 
@@ -84,8 +86,9 @@ async def serve_manager(config: ManagerConfig) -> AsyncIterator[ManagerHandle]:
             raise Failure("rejected", veto.reason) from veto
         orchestrator = Orchestrator(context)
         url = await _listen(context, orchestrator, stack)
-        loops: dict[str, Callable[[], Awaitable[None]]] = {"orchestrator": orchestrator.run, "prune": lambda: _prune(context),
-                                                           "usage": lambda: count_for_ever(context)}
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "orchestrator": orchestrator.run, "prune": lambda: _prune(context), "thin": lambda: _thin(context),
+            "usage": lambda: count_for_ever(context)}
         if context.host.each(monitor_stats_v10.SPEC):
             loops["report"] = lambda: report_for_ever(context)
         for name, run in loops.items():
@@ -110,6 +113,7 @@ async def make_context(config: ManagerConfig, stack: AsyncExitStack) -> Context:
     context.heartbeat = context.clock()
     await host.start()
     stack.push_async_callback(host.stop)
+    stack.callback(context.prospects.close)
     stack.push_async_callback(context.tasks.close, config.drain_s)
     return context
 
@@ -156,7 +160,14 @@ async def _supervise(context: Context, name: str, run: Callable[[], Awaitable[No
 async def _prune(context: Context) -> None:
     while True:
         await context.store.prune(context.config.events_kept, context.config.events_kept_s)
+        await context.store.write(lambda tx: forget(tx, context.clock() - context.config.events_kept_s))
         await asyncio.sleep(PRUNE_S)
+
+
+async def _thin(context: Context) -> None:
+    while True:
+        await asyncio.sleep(THIN_S)
+        await context.store.write(thin)
 
 
 async def _end(task: asyncio.Task[None]) -> None:
