@@ -27,6 +27,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--network", choices=[network.value for network in Network], help="private: itself only; outward: the outside, too")
     add("--priority", type=int, metavar="0-100", help="higher goes first")
     add("--grace", metavar="TIME", help="from SIGTERM to SIGKILL when it is stopped")
+    name_project(parser)
     name_group(parser)
     add("--preset", metavar="NAME", help="a named bundle of slots; see `bai preset ls`")
     add("--reservation", metavar="NAME", help="run in this advance reservation")
@@ -37,6 +38,17 @@ def name_group(parser: ArgumentParser) -> None:
     """Add the option that names a resource group; the shell completes it."""
     action = parser.add_argument("--group", metavar="NAME", help="the resource group; see `bai group ls`")
     action.completer = complete_groups  # type: ignore[attr-defined]  # argcomplete looks for it
+
+
+def name_project(parser: ArgumentParser, help: str = "where it belongs; your own when left out, see `bai project ls`") -> None:
+    """Add the option that names a project; the shell completes it."""
+    action = parser.add_argument("--project", metavar="NAME", help=help)
+    action.completer = complete_projects  # type: ignore[attr-defined]  # argcomplete looks for it
+
+
+def complete_projects(**_: object) -> list[str]:
+    """Return the names that the shell may complete a project to."""
+    return names_at("/v1/projects")
 
 
 def complete_groups(**_: object) -> list[str]:
@@ -50,7 +62,7 @@ def new_session(options: Namespace, type: SessionType, command: Sequence[str] = 
         type, options.name, options.image, tuple(command), dict(map(read_variable, options.env)), read_slots(options.resources),
         options.priority, read_time("--timeout", options.timeout), read_time("--grace", options.grace),
         options.network and Network(options.network), tuple(map(_mount, options.mount)), options.workdir, tuple(options.tag),
-        group=options.group, preset=options.preset, reservation=options.reservation)
+        project=options.project, group=options.group, preset=options.preset, reservation=options.reservation)
 
 
 def read_slots(text: str) -> dict[str, str]:

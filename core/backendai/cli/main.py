@@ -44,6 +44,8 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "usage": "Show what was held, by whom and when.",
         "image": "List, pull, build and remove images.",
         "events": "Show what happened, and follow what happens.",
+        "domain": "Make, list, change and close domains.",
+        "project": "Make, list, change and close projects, and say who is in them.",
         "user": "Make, list, change and deactivate accounts.",
         "token": "Make, list and revoke tokens.",
     },

@@ -138,11 +138,11 @@ class AsyncClient:
         """Return a session as it is now."""
         return await self.do(calls.get_session(session))
 
-    async def sessions(self, all: bool = False, state: SessionState | None = None) -> AsyncIterator[Session]:
-        """Yield your sessions, newest first, page by page. all: ended ones, too."""
+    async def sessions(self, all: bool = False, state: SessionState | None = None, **whose: Any) -> AsyncIterator[Session]:
+        """Yield your sessions, newest first, page by page. all: ended ones, too. whose: project, user, everyone=True."""
         cursor: str | None = None
         while True:
-            page = await self.do(calls.list_sessions(all, state, cursor))
+            page = await self.do(calls.list_sessions(all, state, cursor, **whose))
             for session in page.items:
                 yield session
             if (cursor := page.next) is None:

@@ -72,11 +72,11 @@ class Client:
         """Return a session as it is now."""
         return self.do(calls.get_session(session))
 
-    def sessions(self, all: bool = False, state: SessionState | None = None) -> Iterator[Session]:
-        """Yield your sessions, newest first, page by page. all: ended ones, too."""
+    def sessions(self, all: bool = False, state: SessionState | None = None, **whose: Any) -> Iterator[Session]:
+        """Yield your sessions, newest first, page by page. all: ended ones, too. whose: project, user, everyone=True."""
         cursor: str | None = None
         while True:
-            page = self.do(calls.list_sessions(all, state, cursor))
+            page = self.do(calls.list_sessions(all, state, cursor, **whose))
             yield from page.items
             if (cursor := page.next) is None:
                 return

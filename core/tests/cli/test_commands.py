@@ -294,7 +294,8 @@ def test_images(here: Bai, rest: Any, tmp_path: Path) -> None:
 
 def test_users_and_tokens(here: Bai, rest: Any, inside: Inside) -> None:
     made = here("user", "create", "ada", "--email", "a@example.org", "--uid", "1001", "--gid", "1001")
-    assert re.search(r"^ada +user +a@example.org +1001:1001 +yes", made.out, re.MULTILINE) and "bai token create --user ada" in made.err
+    assert re.search(r"^ada +user +a@example.org +1001:1001 +default +default +yes", made.out, re.MULTILINE)
+    assert "bai token create --user ada" in made.err
     assert here("user", "show", "ada", "--json").json == rest("/v1/users/ada")
     assert here("user", "ls", "--json").json == rest("/v1/users")
     assert "ada" in here("user", "ls").out

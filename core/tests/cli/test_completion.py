@@ -48,7 +48,10 @@ def complete(bai: Bai, monkeypatch: pytest.MonkeyPatch) -> Complete:
     ("bai run --ti", {"--timeout"}, {"--tag"}),
     ("bai run --network ", {"private", "outward"}, set()),
     ("bai token ", {"create", "ls", "rm"}, {"run"}),
-    ("bai user create x --role ", {"user", "superadmin"}, set()),
+    ("bai user create x --role ", {"user", "domain-admin", "superadmin"}, set()),
+    ("bai project ", {"ls", "create", "show", "set", "rm", "members", "add", "remove"}, {"run"}),
+    ("bai project add x y --role ", {"admin", "member", "viewer"}, {"user"}),
+    ("bai domain ", {"ls", "create", "show", "set", "rm"}, {"add"}),
     ("bai serve manager --sch", {"--scheduler"}, set()),
 ])
 def test_bash_completes(complete: Complete, line: str, offered: set[str], not_offered: set[str]) -> None:
@@ -59,6 +62,12 @@ def test_bash_completes(complete: Complete, line: str, offered: set[str], not_of
 def test_the_names_of_sessions_are_completed(here: Bai, lab: str, complete: Complete) -> None:
     for line in ("bai exec lab-", "bai stop lab-", "bai logs -f lab-", "bai stats lab-"):
         assert lab in complete(line), line
+
+
+def test_the_names_of_domains_and_projects_are_completed(here: Bai, complete: Complete) -> None:
+    for line in ("bai domain show ", "bai user ls --domain ", "bai project show ", "bai run --project ", "bai ps --project "):
+        assert "default" in complete(line), line
+    assert {"read", "admin"} <= complete("bai token create x --scope ")
 
 
 def test_without_a_platform_no_name_is_offered_and_nothing_said(complete: Complete) -> None:

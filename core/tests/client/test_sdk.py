@@ -61,7 +61,7 @@ def test_a_batch_session_from_its_beginning_to_its_end(client: Client) -> None:
 
 
 def test_all_pages_are_walked(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls.list_sessions, "__defaults__", (False, None, None, 2))
+    monkeypatch.setattr(calls.list_sessions, "__defaults__", (False, None, None, 2, None, None, False))
     made = [client.create(NewSession(command=["true"], slots=SMALL)).id for _ in range(5)]
     for id in made:
         client.wait(id)
