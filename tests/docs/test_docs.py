@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BAI = str(Path(sys.executable).with_name("bai"))
 GROUPS = {  # commands with commands of their own
-    "agent", "config", "group", "image", "plugin", "preset", "quota", "reservation", "serve", "token", "user",
+    "agent", "config", "domain", "group", "image", "plugin", "preset", "project", "quota", "reservation", "serve", "token", "user",
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,16 +25,16 @@ def rest(inside: Inside) -> Any:
 
 
 def test_a_domain_from_its_beginning_to_its_end(here: Bai, rest: Any) -> None:
-    made = here("domain", "create", "physics", "--weight", "2")
-    assert re.search(r"^physics +2 +no +yes", made.out, re.MULTILINE)
-    assert here("domain", "set", "physics", "--borrow", "yes", "--json").json["borrow"] is True
+    made = here("domain", "create", "bio", "--weight", "2")
+    assert re.search(r"^bio +2 +no +yes", made.out, re.MULTILINE)
+    assert here("domain", "set", "bio", "--borrow", "yes", "--json").json["borrow"] is True
     assert here("domain", "ls", "--json").json == rest("/v1/domains")
-    assert here("domain", "show", "physics", "--json").json == rest("/v1/domains/physics")
-    assert "choose another name" in here("domain", "create", "physics", code=75).err
-    assert here("domain", "rm", "physics", "no-such", "default", "--json", code=66).json == {"removed": ["physics"]}
-    assert "physics" not in here("domain", "ls").out and re.search(r"^physics .* no ", here("domain", "ls", "-a").out, re.MULTILINE)
-    here("domain", "set", "physics", "--active", "yes")
-    assert "physics" in here("domain", "ls").out
+    assert here("domain", "show", "bio", "--json").json == rest("/v1/domains/bio")
+    assert "choose another name" in here("domain", "create", "bio", code=75).err
+    assert here("domain", "rm", "bio", "no-such", "default", "--json", code=66).json == {"removed": ["bio"]}
+    assert "bio" not in here("domain", "ls").out and re.search(r"^bio .* no ", here("domain", "ls", "-a").out, re.MULTILINE)
+    here("domain", "set", "bio", "--active", "yes")
+    assert "bio" in here("domain", "ls").out
 
 
 def test_a_project_and_its_members(here: Bai, rest: Any, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,3 +95,12 @@ def test_a_project_with_active_sessions_is_not_closed(here: Bai) -> None:
     assert "not in use any more" in here("run", *SMALL, "--project", "busy", "--", "true", code=75).err
     assert "cannot be closed" in here("project", "rm", "default", code=75).err
     assert "cannot be closed" in here("domain", "rm", "default", code=75).err
+
+
+def test_what_the_page_shows_works_in_order(here: Bai) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "ownership.md").read_text()
+    shown = [shlex.split(line[2:]) for block in re.findall(r"^```console\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+             for line in block.splitlines()]
+    assert len(shown) > 8
+    for _, *words in shown:
+        here(*words)

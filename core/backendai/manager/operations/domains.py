@@ -123,7 +123,8 @@ async def _apply(context: Context, caller: Caller, domain: Domain, values: Mappi
             await tx.connection.execute(update(domains).where(domains.c.id == domain.id).values(values))
         tx.event("domain.changed", domain.id, None, {"by": caller.user.name, "name": domain.name, "changed": sorted(values)})
         tx.after(context.tokens.forget)
-        tx.after(lambda: context.bus.wake())
+        tx.after(context.limits.forget)
+        tx.after(lambda: context.bus.wake(everything=True))
 
     with context.places.changing():
         await context.store.write(job)

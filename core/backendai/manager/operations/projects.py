@@ -206,7 +206,7 @@ async def _apply(context: Context, caller: Caller, place: Place, values: Mapping
         if values:
             await tx.connection.execute(update(projects).where(projects.c.id == place.id).values(values))
         tx.event("project.changed", place.id, None, {"by": caller.user.name, "name": place.title, "changed": sorted(values)})
-        tx.after(lambda: context.bus.wake())
+        tx.after(lambda: context.bus.wake(everything=True))
 
     with context.places.changing():
         await context.store.write(job)
