@@ -58,8 +58,11 @@ class Dispatch:
         self._context = context
         self.channels: dict[str, Channel] = {}
 
-    def tell(self, changes: Iterable[Change], unwanted: Iterable[tuple[str, str]] = ()) -> None:
-        """Send what committed *changes* mean to agents, one message each. unwanted: (agent, kernel) pairs that are not desired."""
+    def tell(self, changes: Iterable[Change], unwanted: Iterable[tuple[str, str]] = (), hurried: Iterable[Held] = ()) -> None:
+        """Send what committed *changes* mean to agents, one message each.
+
+        unwanted: (agent, kernel) pairs that are not desired. hurried: sessions whose end is ordered once more.
+        """
         put: dict[str, list[KernelOrder]] = {}
         drop: dict[str, list[str]] = {}
         for agent_id, kernel in unwanted:
@@ -69,6 +72,9 @@ class Dispatch:
                 drop.setdefault(str(gone.agent), []).append(gone.id)
             for one in news(before, after):
                 put.setdefault(str(one.agent), []).append(order(after, one))
+        for held in hurried:
+            for one in held.holding:
+                put.setdefault(str(one.agent), []).append(order(held, one))
         for agent_id in put.keys() | drop.keys():
             if (channel := self.channels.get(agent_id)) is None:
                 continue  # it will be told everything when it connects

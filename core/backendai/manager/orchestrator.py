@@ -199,14 +199,16 @@ class Orchestrator:
 
     async def _settle(self, tx: Tx, due: Sequence[str]) -> Decided:
         """Follow owners' wishes, and act on states that lasted too long."""
-        now, changes = self._context.clock(), []
+        now, changes, hurried = self._context.clock(), [], []
         for held in await find(tx.connection, BY_SESSION, due):
             after = life.stop(held, now) if held.stop else life.outlived(held, now)
             after = after or life.overdue(held, self._settler.dispatch.channels.keys(), self._context.new_id, now)
             if after is not None:
                 changes.append((held, after))
+            elif held.stop and held.grace_s is not None:
+                hurried.append(held)  # it is ending already, and may have been given less time
         await write(tx, changes, now)
-        return Decided(tuple(changes))
+        return Decided(tuple(changes), hurried=tuple(hurried))
 
     async def _see_off(self, nodes: Sequence[Node]) -> None:
         """Mark as absent whoever left without our being able to write it down."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from backendai.manager.context import Context
 from backendai.manager.dispatch import Dispatch
+from backendai.manager.held import Held
 from backendai.manager.leases import Leases, is_under_way
 from backendai.manager.life import ended
 from backendai.manager.mirror import Mirror
@@ -22,13 +23,14 @@ from backendai.model.session import Session
 class Decided:
     """What a transaction wrote. unwanted: (agent, kernel) pairs that agents have and should not. purge: logs nobody needs.
 
-    released: sessions, once for each dependency that is met now.
+    released: sessions, once for each dependency that is met now. hurried: those whose agents are to be told once more that they end.
     """
 
     changes: tuple[Change, ...] = ()
     unwanted: tuple[tuple[str, str], ...] = ()
     purge: tuple[str, ...] = ()
     released: tuple[str, ...] = ()
+    hurried: tuple[Held, ...] = ()
 
 
 class Settler:
@@ -69,7 +71,7 @@ class Settler:
         try:
             self.leases.note(decided.changes)
             self.mirror.note(decided.changes, decided.released)
-            self.dispatch.tell(decided.changes, decided.unwanted)
+            self.dispatch.tell(decided.changes, decided.unwanted, decided.hurried)
             self._ring(decided.changes)
             self.notices.tell(told)
         except Exception as error:

@@ -17,7 +17,7 @@ from backendai.manager.access import Caller, Thing, Verb, require
 from backendai.manager.answering import CLOSE_S, Handler, begin, body, break_off, counted_handler, keep_alive, while_feeding
 from backendai.manager.context import Context
 from backendai.manager.live import Conversation
-from backendai.manager.operations.enqueue import check_env
+from backendai.manager.operations.asking import check_env
 from backendai.manager.operations.registry import Input, invalid
 from backendai.manager.operations.streams import STREAMS, TAR, ArchiveQuery, Exec, LogsQuery
 from backendai.manager.rest import read_json, read_query

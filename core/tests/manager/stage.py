@@ -24,7 +24,8 @@ from backendai.manager.first import found_cluster, make_agent_token
 from backendai.manager.live import Live
 from backendai.manager.metrics import Metrics
 from backendai.manager.operations import sessions as operations
-from backendai.manager.operations.enqueue import CreateSession, create
+from backendai.manager.operations.asking import CreateSession
+from backendai.manager.operations.enqueue import create
 from backendai.manager.orchestrator import Orchestrator
 from backendai.manager.possible import Capacities
 from backendai.manager.serve import SPECS
@@ -164,7 +165,7 @@ class Box:
         """Have a kernel be in *state*."""
         played = self.kernels[kernel]
         if state is K.RUNNING:
-            self.stage.ran[played.order.session] += 1
+            self.stage.ran[f"{played.order.session}.{played.order.hostname}.{played.order.attempt}"] += 1
             more = {"started_at": self.stage.now, "container": "c", **more}
         if state in (K.EXITED, K.GONE) and played.seen.ended_at is None:
             more = {"ended_at": self.stage.now, **more}
@@ -304,6 +305,18 @@ class Stage:
                  if played.order.session == id and not played.dropped]
         assert len(found) == 1, found
         return found[0]
+
+    def kernels(self, id: str) -> dict[str, tuple[Box, str]]:
+        """Return the agents and ids of a session's newest kernels, by name."""
+        return {played.order.hostname: (box, kernel) for box in self.boxes for kernel, played in box.kernels.items()
+                if played.order.session == id and not played.dropped}
+
+    async def say(self, id: str, name: str, state: KernelState, **more: Any) -> Any:
+        """Have the agent of one kernel say that it is in *state*; return the session's row then."""
+        box, kernel = self.kernels(id)[name]
+        box.see(kernel, state, **more)
+        await self.look()
+        return await self.row(id)
 
     async def see(self, id: str, state: KernelState, **more: Any) -> Any:
         """Have the agent say that a session's kernel is in *state*; return the session's row then."""

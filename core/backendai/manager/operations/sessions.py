@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.access import Caller, Verb
 from backendai.manager.context import Context
-from backendai.manager.operations.enqueue import MOST_GRACE_S, create
+from backendai.manager.operations.asking import MOST_GRACE_S
+from backendai.manager.operations.enqueue import create
 from backendai.manager.operations.registry import Input, Page, declare
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.owners import find_place, visible
+from backendai.manager.store.placement import wish_stop
 from backendai.manager.store.schema import agents, kernels, sessions, users
-from backendai.manager.store.sessions import FINAL_STATES, SESSIONS, find_session, show
+from backendai.manager.store.sessions import FINAL_STATES, SESSIONS, find_session, find_sessions, read_kernels, read_spec, show
 from backendai.model.errors import Failure
 from backendai.model.session import FINAL, Session, SessionState
 from backendai.spec import Reject
@@ -127,7 +131,8 @@ async def get(context: Context, caller: Caller, input: GetSession) -> Session:
         if not 0 <= input.timeout_s <= MOST_WAIT_S:
             raise Failure("invalid-request", f"timeout_s: must be from 0 to {MOST_WAIT_S:g}; ask again to wait longer.")
         row = await _wait(context, caller, row, _REACHED[input.wait], input.timeout_s)
-    return show(context, row, caller)
+    session = show(context, row, caller)
+    return replace(session, kernels=await read_kernels(context, row.id)) if read_spec(row).cluster else session
 
 
 async def _wait(context: Context, caller: Caller, row: Row[Any], states: frozenset[SessionState], timeout_s: float) -> Row[Any]:
@@ -149,47 +154,56 @@ async def _wait(context: Context, caller: Caller, row: Row[Any], states: frozens
 
 
 async def stop(context: Context, caller: Caller, input: StopSession) -> Session:
-    """Ask a session to end. This notes the wish and returns; see ``wait`` of get. A session that has ended stays as it is."""
-    row = await find_session(context, caller, input.id, Verb.CHANGE)
+    """Ask a session, or every session of an array, to end. This notes the wish and returns; see ``wait`` of get.
+
+    What has ended stays as it is; what is ending already may be given less time.
+    """
+    rows = await find_sessions(context, caller, input.id, Verb.CHANGE)
     if input.grace_s is not None and not 0 <= input.grace_s <= MOST_GRACE_S:
         raise Failure("invalid-request", f"grace_s: must be from 0 to {MOST_GRACE_S:g}.")
-    if row.state in FINAL:
-        return show(context, row, caller)
+    going = [row for row in rows if row.state not in FINAL]
+    if not going:
+        return show(context, rows[0], caller)
     if context.host.each(HOOK):
-        try:
-            await context.host.all(HOOK).pre_destroy_session(show(context, row), caller.user)
-        except Reject as veto:
-            raise Failure("rejected", veto.reason) from veto
-    await _note_stop(context, caller, row, input.grace_s)
-    return show(context, await find_session(context, caller, row.id), caller)
+        for row in going:
+            try:
+                await context.host.all(HOOK).pre_destroy_session(show(context, row), caller.user)
+            except Reject as veto:
+                raise Failure("rejected", veto.reason) from veto
+    await _note_stop(context, caller, going, input.grace_s)
+    return show(context, await find_session(context, caller, rows[0].id), caller)
 
 
-async def _note_stop(context: Context, caller: Caller, row: Row[Any], grace_s: float | None) -> None:
-    why = "" if caller.id == row.owner_id else f"It was stopped by {caller.user.name}."
-    values: dict[str, Any] = {"stop": True, "stop_why": why} | ({} if grace_s is None else {"grace_s": grace_s})
-    change = update(sessions).where(sessions.c.id == row.id, sessions.c.state.not_in(FINAL_STATES)).values(values)
-
+async def _note_stop(context: Context, caller: Caller, rows: Sequence[Row[Any]], grace_s: float | None) -> None:
     async def job(tx: Tx) -> None:
-        if (await tx.connection.execute(change)).rowcount:
-            tx.event("session.stop", row.id, row.owner_id, {"by": caller.user.name, "name": row.name, "state": row.state})
-            tx.after(lambda: context.bus.changed(row.id))
-            tx.after(lambda: context.bus.wake(due=[row.id]))
+        for row in rows:
+            why = "" if caller.id == row.owner_id else f"It was stopped by {caller.user.name}."
+            if await wish_stop(tx, [row.id], why, grace_s):
+                tx.event("session.stop", row.id, row.owner_id, {"by": caller.user.name, "name": row.name, "state": row.state})
+                tx.after(partial(context.bus.changed, row.id))
+        tx.after(lambda: context.bus.wake(due=[row.id for row in rows]))
 
     await context.store.write(job)
 
 
 async def remove(context: Context, caller: Caller, input: DeleteSession) -> None:
-    """Forget a session that has ended, its output included."""
-    row = await find_session(context, caller, input.id, Verb.CHANGE)
-    if row.state not in FINAL:
-        if not input.force:
-            raise Failure("conflict", f"{row.name} is {row.state}; stop it first, or remove it by force.")
-        await stop(context, caller, StopSession(id=row.id))
+    """Forget a session, or every session of an array, that has ended, its output included."""
+    rows = await find_sessions(context, caller, input.id, Verb.CHANGE)
+    going = [row for row in rows if row.state not in FINAL]
+    if going and not input.force:
+        raise Failure("conflict", f"{going[0].name} is {going[0].state}; stop it first, or remove it by force.")
+    if going:
+        await stop(context, caller, StopSession(id=input.id))
+    for row in going:
         row = await _wait(context, caller, row, FINAL, STOP_FIRST_S)
         if row.state not in FINAL:
             said = f"{row.name} has not ended within {STOP_FIRST_S:g} s and will still be stopped; remove it later."
             raise Failure("deadline", said)
+    for row in rows:
+        await _forget(context, caller, row)
 
+
+async def _forget(context: Context, caller: Caller, row: Row[Any]) -> None:
     async def job(tx: Tx) -> Sequence[Any]:
         mine = (await tx.connection.execute(select(kernels.c.id, kernels.c.agent_id).where(kernels.c.session_id == row.id))).all()
         if (await tx.connection.execute(delete(sessions).where(sessions.c.id == row.id))).rowcount:
@@ -208,7 +222,8 @@ async def stats(context: Context, caller: Caller, input: StatsOfSession) -> Sess
     """Show what a session uses, as its agent measured it last."""
     row = await find_session(context, caller, input.id)
     query = (select(kernels, agents.c.name.label("agent")).select_from(kernels.outerjoin(agents, kernels.c.agent_id == agents.c.id))
-             .where(kernels.c.session_id == row.id).order_by(kernels.c.role, kernels.c.idx))
+             .where(kernels.c.session_id == row.id, kernels.c.attempt == row.attempt)
+             .order_by(kernels.c.role != "main", kernels.c.role, kernels.c.idx))
 
     async def job(connection: AsyncConnection) -> Sequence[Row[Any]]:
         return (await connection.execute(query)).all()

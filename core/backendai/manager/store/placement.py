@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import BindParameter, Select, and_, bindparam, func, or_, select, text, update
+from sqlalchemy import BindParameter, Select, and_, bindparam, case, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.held import Held
@@ -166,8 +166,15 @@ async def settle_ledger(tx: Tx) -> tuple[tuple[Held, ...], list[str]]:
     return held, [f"{row.agent_id}.{row.slot}" for row in wrong]
 
 
-async def wish_stop(tx: Tx, ids: Sequence[str], why: str = "", grace_s: float | None = None) -> None:
-    """Note that sessions shall end. why: a sentence, empty when it is their owner's wish. Ring ``bus.wake(due=ids)`` after the commit."""
-    values: dict[str, Any] = {"stop": True, "stop_why": why} | ({} if grace_s is None else {"grace_s": grace_s})
+async def wish_stop(tx: Tx, ids: Sequence[str], why: str = "", grace_s: float | None = None) -> int:
+    """Note that sessions shall end, and return how many had not; a reason that is noted already stays. Ring ``bus.wake(due=ids)`` after it.
+
+    why: a sentence, empty when it is their owner's wish. grace_s: from SIGTERM to SIGKILL, None for what was asked for.
+    """
+    first = case((sessions.c.stop, sessions.c.stop_why), else_=why)
+    values: dict[str, Any] = {"stop_why": first, "stop": True} | ({} if grace_s is None else {"grace_s": grace_s})
+    count = 0
     for at in range(0, len(ids), MOST):
-        await tx.connection.execute(update(sessions).where(sessions.c.id.in_(ids[at:at + MOST]), _ACTIVE).values(values))
+        done = await tx.connection.execute(update(sessions).where(sessions.c.id.in_(ids[at:at + MOST]), _ACTIVE).values(values))
+        count += done.rowcount
+    return count

@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Row, bindparam, case, select
+from sqlalchemy import Row, String, and_, bindparam, case, cast, literal, select
 
 from backendai.manager.access import Caller, Verb, may, require
 from backendai.manager.store.owners import thing_of, visible
-from backendai.manager.store.schema import agents, domains, groups, projects, sessions, users
+from backendai.manager.store.schema import agents, domains, groups, kernels, projects, sessions, users
 from backendai.model.errors import Failure
 from backendai.model.ids import is_id
-from backendai.model.session import FINAL, Result, Session, SessionSpec, SessionState, SessionType
+from backendai.model.session import FINAL, KernelView, Result, Session, SessionSpec, SessionState, SessionType
 from backendai.model.slots import plain_slots
 
 if TYPE_CHECKING:
@@ -104,6 +104,40 @@ async def find_session(context: Context, caller: Caller, id_or_name: str, verb: 
     return row
 
 
+async def find_sessions(context: Context, caller: Caller, id_or_name: str, verb: Verb = Verb.READ) -> Sequence[Row[Any]]:
+    """Return the row of a session as ``find_session`` does, or those of all sessions of the array that bears that id or name."""
+    try:
+        return [await find_session(context, caller, id_or_name, verb)]
+    except Failure as failure:
+        if failure.code != "not-found":
+            raise
+        owner, slash, name = id_or_name.rpartition("/")
+        mine = users.c.name == owner if slash else sessions.c.owner_id == caller.id
+        called = and_(mine, sessions.c.name == literal(f"{name}-").concat(cast(sessions.c.array_index, String)))
+        newest = select(sessions.c.array_id).select_from(sessions.join(users, sessions.c.owner_id == users.c.id)).where(
+            sessions.c.array_id.is_not(None), called).order_by(sessions.c.array_id.desc()).limit(1).scalar_subquery()
+        which = sessions.c.array_id == id_or_name if is_id(id_or_name) else sessions.c.array_id == newest
+        query = SESSIONS.where(which, visible(caller)).order_by(sessions.c.array_index)
+        rows = (await context.store.read(lambda connection: connection.execute(query))).all()
+        if not rows:
+            raise
+    for row in rows:
+        require(caller, verb, thing_of(row))
+    return rows
+
+
+async def read_kernels(context: Context, session_id: str) -> tuple[KernelView, ...]:
+    """Return the containers of a session's present attempt, the main one first."""
+    query = (select(kernels, agents.c.name.label("agent"))
+             .select_from(kernels.join(sessions, kernels.c.session_id == sessions.c.id)
+                          .outerjoin(agents, kernels.c.agent_id == agents.c.id))
+             .where(sessions.c.id == session_id, kernels.c.attempt == sessions.c.attempt)
+             .order_by(kernels.c.role != "main", kernels.c.role, kernels.c.idx))
+    rows = await context.store.read(lambda connection: connection.execute(query))
+    return tuple(KernelView(row.id, f"{row.role}{row.idx}", row.agent, row.state, row.exit_code,
+                            plain_slots(msgspec.json.decode(row.slots, type=dict[str, int]))) for row in rows)
+
+
 def read_spec(row: Row[Any]) -> SessionSpec:
     """Return what the session's owner asked for."""
     return _spec_decoder.decode(row.spec)
@@ -119,7 +153,8 @@ def to_session(row: Row[Any], progress: str = "") -> Session:
         slots=plain_slots(spec.slots), env=spec.env, network=spec.network, mounts=spec.mounts, tags=spec.tags,
         time_limit_s=spec.time_limit_s, progress=progress, created_at=row.created_at, started_at=row.started_at,
         ended_at=row.ended_at, project=row.project, domain=row.domain, group=row.group or "",
-        expires_at=row.expires_at, expires_why=row.expires_why)
+        expires_at=row.expires_at, expires_why=row.expires_why, attempt=row.attempt, not_before=row.not_before, after=spec.after,
+        retry=spec.retry, evicted=spec.evicted, array=spec.array)
 
 
 def show(context: Context, row: Row[Any], caller: Caller | None = None) -> Session:
