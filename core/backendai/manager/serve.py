@@ -35,6 +35,7 @@ from backendai.spec import (
     hook_v20,
     monitor_error_v10,
     monitor_stats_v10,
+    network_v10,
     scheduler_v10,
     webapp_v20,
 )
@@ -43,7 +44,8 @@ log = logging.getLogger(__name__)
 PRUNE_S = 3600.0
 THIN_S = 60.0
 RESTART_S = 1.0  # before a loop that failed is begun again
-SPECS = (scheduler_v10.SPEC, agentselector_v10.SPEC, hook_v20.SPEC, webapp_v20.SPEC, monitor_stats_v10.SPEC, monitor_error_v10.SPEC)
+SPECS = (scheduler_v10.SPEC, agentselector_v10.SPEC, network_v10.SPEC, hook_v20.SPEC, webapp_v20.SPEC, monitor_stats_v10.SPEC,
+         monitor_error_v10.SPEC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ async def make_context(config: ManagerConfig, stack: AsyncExitStack) -> Context:
     stack.push_async_callback(store.close)
     host = PluginHost(SPECS, config.plugins, lambda fault: faults.plugin_fault(context, fault))
     context = Context(config, store, host, bus, Live(), Metrics(), TokenCache(), SessionLoader(store), Capacities())
+    context.tasks.at_home()
     context.heartbeat = context.clock()
     await host.start()
     stack.push_async_callback(host.stop)

@@ -37,6 +37,7 @@ from backendai.spec import (
     hook_v20,
     monitor_error_v10,
     monitor_stats_v10,
+    network_v10,
     scheduler_v10,
     webapp_v20,
 )
@@ -47,7 +48,8 @@ from sqlalchemy import insert
 
 from core.tests.manager.stage import Stage, staged
 
-SPECS = (scheduler_v10.SPEC, agentselector_v10.SPEC, hook_v20.SPEC, webapp_v20.SPEC, monitor_stats_v10.SPEC, monitor_error_v10.SPEC)
+SPECS = (scheduler_v10.SPEC, agentselector_v10.SPEC, network_v10.SPEC, hook_v20.SPEC, webapp_v20.SPEC, monitor_stats_v10.SPEC,
+         monitor_error_v10.SPEC)
 
 DEADLINE_S = 10.0  # for what should take a moment
 

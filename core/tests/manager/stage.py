@@ -112,6 +112,7 @@ class Box:
         wire, self.wire = Wire(self), None
         self.untold.clear()
         hello = Hello(PROTOCOL, self.id, self.name, "1", "x86_64", self.cluster, self.capacity, "played", "none", "base", why=self.why,
+                      address=f"{self.name}.example", networks=("null",),
                       kernels=tuple(played.seen for played in self.kernels.values()))
         await self.stage.orchestrator.hello(wire, hello)
         self.wire, self.generation = wire, 0
@@ -221,6 +222,7 @@ class Stage:
         store = await open_store(self.config.store_url, bus.publish, lambda: self.now)
         self.context = Context(self.config, store, self.host, bus, Live(), Metrics(), TokenCache(), SessionLoader(store), Capacities(),
                                clock=lambda: self.now)
+        self.context.tasks.at_home()
         self.context.cluster, _ = await found_cluster(self.context)
         row = (await store.read(lambda connection: connection.execute(select(users)))).one()
         self.caller = Caller(User(row.id, row.name, row.role, row.email))
@@ -385,7 +387,7 @@ async def plugins(config: ManagerConfig) -> AsyncIterator[PluginHost]:
 @asynccontextmanager
 async def staged(data: Path, db_url: str = "", host: PluginHost | None = None, **config: Any) -> AsyncIterator[Stage]:
     """A stage on a database. host: plugins that several stages share."""
-    settings = replace(ManagerConfig(data=data, db_url=db_url), **config)
+    settings = replace(ManagerConfig(data=data, db_url=db_url, network="null"), **config)
     async with AsyncExitStack() as stack:
         stage = Stage(settings, host or await stack.enter_async_context(plugins(settings)))
         try:

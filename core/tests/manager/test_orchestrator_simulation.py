@@ -150,7 +150,8 @@ class Storm:
         await box.leave()
         query = select(kernels.c.session_id).where(kernels.c.id.in_(list(box.kernels)), kernels.c.state == "")
         for row in await self.stage.context.store.read(lambda connection: connection.execute(query)):
-            self.stage.ran[row.session_id] = 0
+            for key in [key for key in self.stage.ran if key.startswith(row.session_id)]:
+                del self.stage.ran[key]
 
     async def sicken(self) -> None:
         if (box := self.box(linked=True)) is not None and box.wire is not None and not box.wire.broken:
