@@ -6,7 +6,7 @@ import shlex
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from backendai.cli.screen import age, clock, connect, names_sessions, show_facts, show_json, slots
+from backendai.cli.screen import age, clock, connect, expiry, names_sessions, show_facts, show_json, slots
 from backendai.client import calls
 from backendai.model.units import format_seconds
 
@@ -39,6 +39,7 @@ def facts(session: dict[str, Any]) -> dict[str, str]:
         "exit code": "" if code is None else str(code),
         "reason": session["reason"],
         "waits for": session["hold"],
+        "ends": "" if session.get("expires_at") is None else f"{clock(session['expires_at'])}; {expiry(session)}",
         "progress": session["progress"],
         "image": session["image"] or "the agent's default",
         "command": shlex.join(session["command"]),

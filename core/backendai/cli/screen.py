@@ -84,7 +84,15 @@ def amount(name: str, value: float) -> str:
 
 def outcome(session: Mapping[str, Any]) -> str:
     """Return the one thing that is most worth knowing about a session now."""
-    return str(session["hold"] or session["progress"] or session["reason"])
+    return str(session["hold"] or session["progress"] or session["reason"] or expiry(session))
+
+
+def expiry(session: Mapping[str, Any]) -> str:
+    """Say when a running session will be ended, and why; empty when nobody intends to."""
+    at, why = session.get("expires_at"), session.get("expires_why")
+    if at is None:
+        return ""
+    return f"It ends in {format_seconds(max(0.0, at - time.time()))}" + (f": {why}" if why else ", by its time limit.")
 
 
 def names_sessions(parser: ArgumentParser, many: bool = False) -> None:

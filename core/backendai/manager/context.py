@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from backendai.manager.activity import Activity
 from backendai.manager.bus import Bus
 from backendai.manager.config import ManagerConfig
 from backendai.manager.possible import KnownImages
@@ -88,6 +89,7 @@ class Context:
     groups: Groups = field(default_factory=Groups)
     limits: Limits = field(default_factory=Limits)
     images: KnownImages = field(default_factory=KnownImages)
+    activity: Activity = field(default_factory=Activity)
     cluster: str = ""
     heartbeat: float = 0.0  # when the orchestrator last looked at everything
     tasks: Tasks = field(default_factory=Tasks)

@@ -26,6 +26,7 @@ from backendai.manager.possible import Capacities
 from backendai.manager.store.decisions import forget, thin
 from backendai.manager.store.engine import open_store
 from backendai.manager.store.sessions import SessionLoader
+from backendai.manager.sweep import Sweeper
 from backendai.manager.usage import count_for_ever
 from backendai.model.errors import Failure
 from backendai.plugin.host import PluginHost
@@ -90,7 +91,7 @@ async def serve_manager(config: ManagerConfig) -> AsyncIterator[ManagerHandle]:
         url = await _listen(context, orchestrator, stack)
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "orchestrator": orchestrator.run, "prune": lambda: _prune(context), "thin": lambda: _thin(context),
-            "usage": lambda: count_for_ever(context)}
+            "usage": lambda: count_for_ever(context), "idle": Sweeper(context).run}
         if context.host.each(monitor_stats_v10.SPEC):
             loops["report"] = lambda: report_for_ever(context)
         for name, run in loops.items():

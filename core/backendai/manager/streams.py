@@ -300,8 +300,9 @@ async def _target(context: Context, row: Row[Any]) -> Target:
 async def _open(context: Context, target: Target, verb: frames.Verb, arguments: Mapping[str, Any]) -> AsyncIterator[Conversation]:
     if target.agent is None:
         raise Failure("conflict", f"{target.session.name} is on no agent now; try again.")
-    async with context.live.open(target.agent, verb, arguments) as conversation:
-        yield conversation
+    with context.activity.using(target.session.id, context.clock):
+        async with context.live.open(target.agent, verb, arguments) as conversation:
+            yield conversation
 
 
 def _path(request: web.Request) -> str:

@@ -153,7 +153,8 @@ def to_session(row: Row[Any], progress: str = "") -> Session:
         slots=plain_slots(spec.slots), env=spec.env, network=spec.network, mounts=spec.mounts, tags=spec.tags,
         time_limit_s=spec.time_limit_s, progress=progress, created_at=row.created_at, started_at=row.started_at,
         ended_at=row.ended_at, project=row.project, domain=row.domain, group=row.group or "",
-        expires_at=row.expires_at, expires_why=row.expires_why, attempt=row.attempt, not_before=row.not_before, after=spec.after,
+        expires_at=row.expires_at if row.state == SessionState.RUNNING else None,
+        expires_why=row.expires_why if row.state == SessionState.RUNNING else "", attempt=row.attempt, not_before=row.not_before, after=spec.after,
         retry=spec.retry, evicted=spec.evicted, array=spec.array)
 
 
