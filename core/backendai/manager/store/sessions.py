@@ -154,8 +154,8 @@ def to_session(row: Row[Any], progress: str = "") -> Session:
         time_limit_s=spec.time_limit_s, progress=progress, created_at=row.created_at, started_at=row.started_at,
         ended_at=row.ended_at, project=row.project, domain=row.domain, group=row.group or "",
         expires_at=row.expires_at if row.state == SessionState.RUNNING else None,
-        expires_why=row.expires_why if row.state == SessionState.RUNNING else "", attempt=row.attempt, not_before=row.not_before, after=spec.after,
-        retry=spec.retry, evicted=spec.evicted, array=spec.array)
+        expires_why=row.expires_why if row.state == SessionState.RUNNING else "", attempt=row.attempt, not_before=row.not_before,
+        after=spec.after, retry=spec.retry, evicted=spec.evicted, array=spec.array)
 
 
 def show(context: Context, row: Row[Any], caller: Caller | None = None) -> Session:
