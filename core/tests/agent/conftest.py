@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from backendai.model.errors import Failure
 from backendai.model.ids import make_id
 from backendai.plugin import host
 from backendai.plugin.discovery import Candidate, find
-from backendai.spec import Spec, hookimpl, runtime_v10
+from backendai.spec import Spec, hookimpl, network_v10, runtime_v10
 from backendai.spec.runtime_v10 import (
     ByteStream,
     Capabilities,
@@ -36,6 +38,7 @@ from backendai.spec.runtime_v10 import (
     Report,
     Usage,
 )
+from backendai.testing.null_network import NullNetwork
 from backendai.wire import link
 from backendai.wire.link import Beat, Desired, Hello, KernelOrder, KernelState, Observed, Open, Want, Welcome
 
@@ -467,10 +470,29 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     world = World(tmp_path / "agent")
 
     def found(spec: Spec[Any], disabled: Any = ()) -> list[Candidate]:
+        if spec is network_v10.SPEC:
+            return [Candidate(spec, "null", "nets", "1", NullNetwork)]  # a real one would ask this machine
         if spec is not runtime_v10.SPEC:
             return find(spec, disabled)
         return [Candidate(spec, "toy", "toys", "1", lambda: world.runtime)]
 
     monkeypatch.setattr(host, "find", found)
+    async with listening(world.manager):
+        yield world
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that containers may mount from, as pytest's own may not be."""
+    folder = Path(tempfile.mkdtemp(prefix="agent-", dir="/tmp"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def real_world(open_folder: Path) -> AsyncIterator[World]:
+    """A world whose agents have the runtimes of this machine."""
+    world = World(open_folder / "agent")
     async with listening(world.manager):
         yield world

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from backendai.model.errors import Failure
 from backendai.model.ids import make_id
 from backendai.model.network import NetPlan
 from backendai.model.session import Network
+from backendai.spec import hookimpl
+from backendai.testing.null_network import NullNetwork
 from backendai.wire.link import KernelOrder, KernelState, Peer
 
 SESSION = make_id(7, 7)
@@ -158,6 +161,45 @@ async def test_a_network_plugin_that_does_not_work_here_is_named(world: Any) -> 
         await world.manager.put(order)
         gone = await world.manager.until_state(KernelState.GONE, order)
         assert gone.code == "unsupported" and "network plugin toy" in gone.error
+
+
+async def test_a_plugin_that_cannot_take_part_here_says_why_and_is_not_told(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    @hookimpl
+    async def attached(self: Any, agent: str) -> Sequence[str]:
+        raise Failure("unsupported", "This node cannot take part: it needs root.")
+
+    monkeypatch.setattr(NullNetwork, "attached", attached)
+    async with world.agent() as handle:
+        await handle.joined()
+        hello = world.manager.hellos[-1]
+        assert hello.networks == () and hello.missing["network-null"] == "This node cannot take part: it needs root."
+        (order,) = gang(world, agents="ab", net=planned(handle.id))
+        await world.manager.put(order)
+        gone = await world.manager.until_state(KernelState.GONE, order)
+        assert gone.code == "unsupported" and "it needs root" in gone.error
+
+
+async def test_an_end_that_nobody_needs_is_taken_away(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: set[tuple[str, str]] = set()
+    first = NullNetwork.__init__
+
+    def remembered(self: Any) -> None:
+        first(self)
+        self._ends = ends  # as a node remembers what was made on it
+
+    monkeypatch.setattr(NullNetwork, "__init__", remembered)
+    async with world.agent() as handle:
+        ends |= {("left-over", handle.id), ("left-over", "somebody")}
+        await handle.joined()
+        (order,) = gang(world, agents="ab", net=planned(handle.id))
+        await world.manager.put(order)
+        await world.manager.until_state(KernelState.RUNNING, order)
+    async with world.agent() as handle:
+        await handle.joined()
+        await world.poll(lambda: ends == {("net-1", handle.id), ("left-over", "somebody")})
+        await world.manager.stop(order)
+        await world.manager.until_state(KernelState.GONE, order)
+    assert ends == {("left-over", "somebody")}
 
 
 async def test_an_agent_says_how_it_is_reached_what_it_lends_and_what_it_is_called(world: Any) -> None:

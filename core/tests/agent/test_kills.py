@@ -7,10 +7,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from backendai.agent import journal as module
 from backendai.model.errors import Failure
-from backendai.wire.link import KernelState
+from backendai.wire.link import KernelState, Peer
 
 WRITES = ("_append", "replace")  # the journal's two ways to write
 
@@ -56,7 +57,7 @@ def arrange(world: Any, monkeypatch: pytest.MonkeyPatch, fate: Callable[[], Fate
     for name in WRITES:
         monkeypatch.setattr(module, name, mortal(getattr(module, name)))
     monkeypatch.setattr(world.engine, "enter", enter)
-    for hook in ("create", "start", "stop", "remove"):
+    for hook in ("create", "start", "stop", "remove", "create_network", "remove_network"):
         monkeypatch.setattr(world.runtime, hook, after(getattr(world.runtime, hook), lambda: fate().point()))
 
 
@@ -71,20 +72,54 @@ def after(hook: Any, point: Callable[[], None]) -> Any:
     return call
 
 
-async def live(world: Any, order: Any, stops: bool) -> None:
-    """Run one agent until the kernel is gone and forgotten, or it dies."""
+async def live(world: Any, orders: list[Any], stops: bool) -> None:
+    """Run one agent until the kernels are gone and forgotten, or it dies."""
     async with world.agent(resync_s=0.05) as handle:
         await handle.joined()
         while True:
-            seen = world.manager.observed.get(order.kernel)
-            if stops and seen is not None and seen.state is KernelState.RUNNING:
-                await world.manager.stop(order)
-            if seen is not None and seen.state is KernelState.GONE and order.kernel in world.manager.orders:
-                world.ended = seen
-                await world.manager.drop(order.kernel)
-            if order.kernel not in world.manager.orders and not world.left():
+            for order in orders:
+                seen = world.manager.observed.get(order.kernel)
+                if stops and seen is not None and seen.state is KernelState.RUNNING:
+                    await world.manager.stop(order)
+                if seen is not None and seen.state is KernelState.GONE and order.kernel in world.manager.orders:
+                    world.ended = seen
+                    await world.manager.drop(order.kernel)
+            if not world.manager.orders and not world.left():
                 return
             await asyncio.sleep(0.005)
+
+
+def gang(world: Any, number: int) -> list[Any]:
+    """Return orders for two kernels of one session."""
+    one, two = world.order(2 * number, "exit", "7"), world.order(2 * number + 1, "exit", "7")
+    peers = (Peer("main1", one.kernel, "a", "main", 1), Peer("sub1", two.kernel, "a", "sub", 1))
+    return [msgspec.structs.replace(order, session=one.session, peers=peers, hostname=peer.host)
+            for order, peer in zip((one, two), peers, strict=True)]
+
+
+async def test_a_gang_survives_a_death_at_any_point_and_leaves_no_network(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fates: list[Fate] = [Fate(None)]
+    arrange(world, monkeypatch, lambda: fates[-1])
+    number, died = 0, True
+    while died:
+        number += 1
+        orders = gang(world, number)
+        world.manager.orders = {order.kernel: order for order in orders}
+        world.manager.observed.clear()
+        starts = world.engine.calls.count("start")
+        fates.append(Fate(number - 1))
+        async with asyncio.timeout(20):
+            try:
+                await live(world, orders, False)
+                died = False
+            except BaseExceptionGroup as group:
+                assert group.subgroup(Killed), group
+                fates.append(Fate(None))
+                await live(world, orders, False)
+        assert (world.ended.exit_code, world.ended.error) == (7, ""), number
+        assert world.engine.calls.count("start") - starts <= 4
+        assert not world.left(), "its network, too"
+    assert number > 30
 
 
 @pytest.mark.parametrize("stops", [False, True])
@@ -101,14 +136,14 @@ async def test_a_death_at_any_point_is_survived(world: Any, monkeypatch: pytest.
         fates.append(Fate(number - 1))
         async with asyncio.timeout(20):
             try:
-                await live(world, order, stops)
+                await live(world, [order], stops)
                 died = False
             except BaseExceptionGroup as group:
                 assert group.subgroup(Killed), group
                 died = True
                 deaths += 1
                 fates.append(Fate(None))
-                await live(world, order, stops)
+                await live(world, [order], stops)
         assert world.ended.kernel == order.kernel and (world.ended.exit_code, world.ended.error) == (143 if stops else 7, ""), number
         assert world.engine.calls.count("start") - starts <= 2
         assert not world.left()
