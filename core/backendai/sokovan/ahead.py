@@ -23,6 +23,7 @@ from backendai.sokovan.table import Bools, Parts, Table, Want, count
 from backendai.spec.scheduler_v10 import Amounts, Waiting
 
 TRIES = 32  # moments at which a place for the head is looked for, after the first at which it would fit
+LATER = 1e18  # seconds since the epoch, after every end that is known
 Kept = list[tuple[int, Want]]
 
 
@@ -47,7 +48,7 @@ class Ahead:
 
     def __init__(self, snapshot: Snapshot, want: Callable[[Amounts], Want]) -> None:
         self._snapshot, self._want = snapshot, want
-        self._rows = {node.id: row for row, node in enumerate(snapshot.view.nodes)}
+        self._rows = snapshot.rows
         self.now = self._raw = Table.now(snapshot)
         self.times: list[float] = []
         self.tables: list[Table] = []
@@ -56,6 +57,7 @@ class Ahead:
         self._reserved: list[_Reserved] = []
         self._places: dict[str, Place] = {}
         self._empty: Table | None = None
+        self._final: tuple[int, Table] | None = None  # with the number of stays that it was made for
         if snapshot.claims or snapshot.bookings:
             self._keep()
 
@@ -128,7 +130,7 @@ class Ahead:
         table, ends = self._raw.copy(), self._snapshot.ends
         gone = np.flatnonzero(ends.at <= at)
         np.add.at(table.free, ends.row[gone], ends.amounts[gone])
-        for i in gone.tolist() if table.devices else ():
+        for i in gone.tolist() if ends.units else ():
             for index, device, amount in ends.units[i]:
                 table.devices[index][ends.row[i], device] += amount
         for stay in stays:
@@ -155,10 +157,10 @@ class Ahead:
         for time in sorted({booking.begins for booking in snapshot.bookings if booking.begins > now}):
             self.times.append(time)
             self.tables.append(self.moment(time))
-        views = {waiting.id: waiting for waiting in snapshot.view.waiting} if snapshot.claims else {}
         for id in snapshot.claims:
             agents = snapshot.requests[id].claim
-            self.claim(id, [(self._rows[agent], self._want(amounts)) for agent, amounts in zip(agents, views[id].kernels, strict=False)
+            kernels = snapshot.waiting[id].kernels
+            self.claim(id, [(self._rows[agent], self._want(amounts)) for agent, amounts in zip(agents, kernels, strict=False)
                             if agent in self._rows])
 
     def _open(self, booking: Booking) -> None:
@@ -207,6 +209,8 @@ class Ahead:
         """Return when *number* containers of one kind fit first: how many each agent takes is counted after each end."""
         asked = [index for index, _ in want.pairs]
         amounts = np.array([amount for _, amount in want.pairs], dtype=np.int64)
+        if int(count([self._last(stays)], want, mask).sum()) < number:
+            return None
         row, at, given = self._all_ends(stays)
         mine = mask[row]
         row, at, given = row[mine], at[mine], given[mine][:, asked]
@@ -228,6 +232,12 @@ class Ahead:
         time = np.argsort(at, kind="stable")
         enough = np.flatnonzero(total + np.cumsum((room - last)[time]) >= number)
         return float(at[time[enough[0]]]) if len(enough) else None
+
+    def _last(self, stays: Sequence[Stay]) -> Table:
+        """Return what is free once everybody has gone whose end is known."""
+        if self._final is None or self._final[0] != len(stays):
+            self._final = len(stays), self._moment(LATER, stays)[0]
+        return self._final[1]
 
     def _all_ends(self, stays: Sequence[Stay]) -> tuple[Array, NDArray[np.float64], Array]:
         ends, some = self._snapshot.ends, [stay for stay in stays if stay.until < FOREVER]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backendai.sokovan.snapshot import SESSIONS, Lease, Quota, Request, Snapshot
+from backendai.sokovan.stay import FOREVER
 from backendai.spec.scheduler_v10 import Amounts, Waiting
 
 
@@ -22,6 +23,7 @@ class Short:
 class _Account:
     quota: Quota
     column: int  # of the slot; -1 for sessions
+    left: float  # infinite where it is no limit
     used: int
 
 
@@ -34,32 +36,34 @@ class Allowance:
         self._accounts: dict[tuple[str, str], list[_Account]] = {}
         for quota in snapshot.quotas:
             if quota.what in slots:
-                self._accounts.setdefault((quota.scope, quota.scope_id), []).append(_Account(quota, slots[quota.what], quota.used))
+                self._accounts.setdefault((quota.scope, quota.scope_id), []).append(_Account(
+                    quota, slots[quota.what], FOREVER if quota.borrow else quota.limit - quota.used, quota.used))
+        self._asked = snapshot.asked
         self._of: dict[tuple[str, str, str, str], list[_Account]] = {}
         self._sums: dict[tuple[Amounts, ...], Amounts] = {}
         self._claims: dict[str, tuple[tuple[Amounts, ...], Request]] = {}
         if self._accounts:
-            views = {waiting.id: waiting for waiting in snapshot.view.waiting if waiting.id in snapshot.claims}
             for id in snapshot.claims:
-                self._claims[id] = (views[id].kernels, snapshot.requests[id])
+                self._claims[id] = (snapshot.waiting[id].kernels, snapshot.requests[id])
                 self.lift(id, 1)
 
     def short(self, kernels: tuple[Amounts, ...], who: Request) -> Short | None:
         """Return the first quota that a session would exceed."""
         if not self._accounts:
             return None
+        needs = self._needs(kernels)
         for account in self._accounts_of(who):
-            if not account.quota.borrow:
-                need = self._need(kernels, account.column)
-                if account.used + need > account.quota.limit:
-                    return Short(account.quota, need, account.used)
+            if needs[account.column] > account.left:
+                return Short(account.quota, needs[account.column], account.used)
         return None
 
     def spend(self, kernels: tuple[Amounts, ...], who: Request | Lease, sign: int = 1) -> None:
         """Count a session that was placed, or one that would go (sign -1)."""
         if self._accounts:
+            needs = self._needs(kernels)
             for account in self._accounts_of(who):
-                account.used += sign * self._need(kernels, account.column)
+                account.used += sign * needs[account.column]
+                account.left -= sign * needs[account.column]
 
     def lift(self, id: str, sign: int) -> None:
         """Count what a claim keeps (sign 1), or no longer (-1)."""
@@ -67,16 +71,16 @@ class Allowance:
             self.spend(*claim, sign)
 
     def over(self, waiting: Sequence[Waiting], requests: Mapping[str, Request]) -> dict[str, Short]:
-        """Return the waiting that exceed a quota as things are; those of one shape have the same quotas."""
-        if not self._accounts:
+        """Return the waiting that exceed a quota as things are. Only those are looked at who have one that the largest would exceed."""
+        if not self._accounts or not self._asked:
             return {}
-        shapes: dict[int, Short | None] = {}
+        most = tuple(map(max, zip(*map(self._needs, self._asked), strict=True)))
+        tight = {id for (_, id), accounts in self._accounts.items() if any(most[account.column] > account.left for account in accounts)}
         found: dict[str, Short] = {}
-        for one in waiting:
-            if one.shape not in shapes:
-                request = requests[one.id]
-                shapes[one.shape] = None if request.claim else self.short(one.kernels, request)
-            if (short := shapes[one.shape]) is not None:
+        for one in waiting if tight else ():
+            request = requests[one.id]
+            if (request.user in tight or request.project in tight or request.domain in tight or request.array in tight) \
+                    and not request.claim and (short := self.short(one.kernels, request)) is not None:
                 found[one.id] = short
         return found
 
@@ -85,7 +89,8 @@ class Allowance:
         own = [account for account in self._accounts_of(who) if account.quota.borrow]
         if not own:
             return None
-        return any(account.used + (self._need(kernels, account.column) if kernels else 0) > account.quota.limit for account in own)
+        needs = self._needs(kernels) if kernels else ()
+        return any(account.used + (needs[account.column] if needs else 0) > account.quota.limit for account in own)
 
     def _accounts_of(self, who: Request | Lease) -> list[_Account]:
         key = (who.user, who.project, who.domain, who.array)
@@ -94,9 +99,8 @@ class Allowance:
             known = self._of[key] = [account for pair in pairs for account in self._accounts.get(pair, ())]
         return known
 
-    def _need(self, kernels: tuple[Amounts, ...], column: int) -> int:
-        if column < 0:
-            return 1
+    def _needs(self, kernels: tuple[Amounts, ...]) -> Amounts:
+        """Return what a session counts for: its sum of each slot, and last, at -1, one session."""
         if (sums := self._sums.get(kernels)) is None:
-            sums = self._sums[kernels] = kernels[0] if len(kernels) == 1 else tuple(map(sum, zip(*kernels, strict=True)))
-        return sums[column]
+            sums = self._sums[kernels] = (*map(sum, zip(*kernels, strict=True)), 1)
+        return sums

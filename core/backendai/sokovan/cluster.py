@@ -24,10 +24,10 @@ class Cluster:
     def __init__(self, slots: Iterable[str] = ()) -> None:
         self._fleet = Fleet()
         self._queue = Queue()
-        self._leases: dict[str, tuple[Lease, bool]] = {}  # and whether its agents' ``used`` had it when it came
+        self._leases: dict[str, Lease] = {}
         self._ids: list[str] = []  # of leases, sorted
         self._holding: list[Holding] = []  # in the same order
-        self._ending = _Ending()
+        self._ending = _Ending(0)
         self._quotas: dict[tuple[str, str, str], Quota] = {}
         self._bookings: tuple[Booking, ...] = ()
         self._usage: Mapping[str, float] = {}
@@ -70,7 +70,7 @@ class Cluster:
         kernels = vectors(lease.kernels, self._slots)
         self._ids.insert(at, lease.id)
         self._holding.insert(at, _holding(lease, kernels))
-        self._leases[lease.id] = (lease, counted)
+        self._leases[lease.id] = lease
         if not counted:
             self._number += 1
         self._lend(lease, 1, counted)
@@ -83,13 +83,12 @@ class Cluster:
             return
         at = bisect_left(self._ids, id)
         del self._ids[at], self._holding[at]
-        self._lend(known[0], -1, False)
+        self._lend(known, -1, False)
         self._ending.remove(id)
 
     def set_quotas(self, quotas: Iterable[Quota]) -> None:
         """State the quotas anew, with what is used of them by all who hold; ``hold`` and ``release`` move that."""
         self._quotas = {(quota.scope, quota.scope_id, quota.what): quota for quota in quotas}
-        self._queue.account(self._quotas.values())
 
     def set_bookings(self, bookings: Iterable[Booking]) -> None:
         """State the advance reservations anew."""
@@ -121,15 +120,15 @@ class Cluster:
         free = fleet.free.copy(order="F")
         view = QueueView(
             now=now, slots=self._slots, waiting=tuple(queue.views), holding=tuple(self._holding), nodes=tuple(fleet.nodes),
-            usage=self._usage, total=tuple(fleet.capacity.sum(axis=0).tolist()), accounts=self._accounts)
+            usage=self._usage, total=fleet.total, accounts=self._accounts)
         mix, weights = self._given or queue.mix()
         return Snapshot(
-            view=view, names=fleet.names, capacity=fleet.capacity, free=frozen(free), kernels=frozen(fleet.kernels.copy()),
+            view=view, rows=fleet.rows, names=fleet.names, capacity=fleet.capacity, free=frozen(free), kernels=frozen(fleet.kernels.copy()),
             last_used=frozen(fleet.last_used.copy()), idle=fleet.idle, labels=fleet.labels,
             devices={index: frozen(table.copy()) for index, table in fleet.devices.items()}, device_names=fleet.device_names,
             device_capacity=fleet.device_capacity, waiting=queue.waiting.copy(), requests=queue.requests.copy(),
-            claims=queue.claims, booked=queue.booked, leases={id: self._leases[id][0] for id in self._ids},
-            ends=self._ending.freeze(fleet.number_rows), agents=tuple(fleet.agents[id] for id in sorted(fleet.agents)),
+            claims=queue.claims, booked=queue.booked, leases=self._leases.copy(),
+            ends=self._ending.freeze(fleet.number_rows), agents=fleet.known(), asked=queue.asked(),
             quotas=tuple(self._quotas.values()), bookings=self._bookings, options=self._options, mix=mix, weights=weights)
 
     def _lend(self, lease: Lease, sign: int, counted: bool) -> None:
@@ -148,10 +147,10 @@ class Cluster:
             self._slots = tuple(sorted({*self._slots, *names}))
             self._fleet.widen(self._slots)
             self._queue.widen(self._slots)
-            self._holding = [_holding(lease, vectors(lease.kernels, self._slots)) for lease in (self._leases[id][0] for id in self._ids)]
+            self._holding = [_holding(lease, vectors(lease.kernels, self._slots)) for lease in map(self._leases.__getitem__, self._ids)]
             self._given = None
-            self._ending = _Ending()
-            for lease, _ in self._leases.values():
+            self._ending = _Ending(len(self._slots))
+            for lease in self._leases.values():
                 if lease.ends_by is not None:
                     kernels = vectors(lease.kernels, self._slots)
                     self._ending.add(lease, kernels, self._fleet.numbers, self._slots, self._fleet.agents)
@@ -187,20 +186,18 @@ def _holding(lease: Lease, kernels: tuple[tuple[int, ...], ...]) -> Holding:
 class _Ending:
     """Held kernels whose end is known, as columns; who goes is replaced by the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         self._count = 0
         self._owner: list[str] = []
         self._units: list[tuple[tuple[int, int, int], ...]] = []
         self._places: dict[str, set[int]] = {}
         self._number: Array = np.zeros(16, dtype=np.int64)
         self._at: NDArray[np.float64] = np.zeros(16)
-        self._amounts: Array = np.zeros((16, 0), dtype=np.int64)
+        self._amounts: Array = np.zeros((16, width), dtype=np.int64)
 
     def add(self, lease: Lease, kernels: Sequence[tuple[int, ...]], numbers: Mapping[str, int], slots: tuple[str, ...],
             agents: Mapping[str, Agent]) -> None:
         """Note when the kernels of a lease end."""
-        if self._amounts.shape[1] != len(slots):
-            self._amounts = np.zeros((len(self._at), len(slots)), dtype=np.int64)
         units = lease.units or ({},) * len(kernels)
         for agent, kernel, devices in zip(lease.agents, kernels, units, strict=True):
             if agent not in numbers:
@@ -227,13 +224,13 @@ class _Ending:
                 self._places[owner].add(at)
 
     def freeze(self, rows: Array) -> Ends:
-        """Return the columns, in the order of ends and agents, of the agents that have a row."""
+        """Return the columns, of the agents that have a row."""
         row = rows[self._number[:self._count]]
-        order = np.lexsort((row, self._at[:self._count]))
-        order = order[row[order] >= 0]
-        at = self._at[order]
+        there = row >= 0
+        at = self._at[:self._count][there]
         at.setflags(write=False)
-        return Ends(frozen(row[order]), at, frozen(self._amounts[order]), tuple([self._units[i] for i in order.tolist()]))
+        units = tuple([units for units, ok in zip(self._units, there.tolist(), strict=True) if ok]) if any(self._units) else ()
+        return Ends(frozen(row[there]), at, frozen(self._amounts[:self._count][there]), units)
 
 
 def _indices(units: Mapping[str, Mapping[str, int]], agent: Agent | None, slots: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:

@@ -20,9 +20,10 @@ class Fleet:
         self._left: dict[str, dict[str, dict[str, int]]] = {}  # agent to fraction slot to device to what is free of it
         self.numbers: dict[str, int] = {}  # of every agent ever seen; rows change, numbers do not
         self.slots: tuple[str, ...] = ()
-        self._rows: dict[str, int] = {}
+        self.rows: dict[str, int] = {}
         self._stale = True
         self._touched: set[str] = set()  # agents whose row in ``free`` and node are old
+        self._known: tuple[Agent, ...] | None = None
         self._counts: dict[str, int] = {}
         self._lasts: dict[str, int] = {}
 
@@ -30,6 +31,7 @@ class Fleet:
         """Take in an agent, or what has changed of one."""
         before = self.agents.get(agent.id)
         self.agents[agent.id] = agent
+        self._known = None
         self.numbers.setdefault(agent.id, len(self.numbers))
         self.used[agent.id] = dict(agent.used)
         if before is None or before.devices != agent.devices:
@@ -44,6 +46,7 @@ class Fleet:
     def drop(self, id: str) -> None:
         """Forget an agent."""
         if self.agents.pop(id, None) is not None:
+            self._known = None
             del self.used[id], self._left[id], self._counts[id], self._lasts[id]
             self._stale = True
 
@@ -70,6 +73,12 @@ class Fleet:
         """Return an agent with what it lends now."""
         return replace(self.agents[id], used=dict(self.used[id]), kernels=self._counts[id], last_used=self._lasts[id])
 
+    def known(self) -> tuple[Agent, ...]:
+        """Return every agent as it was given, in the order of ids."""
+        if self._known is None:
+            self._known = tuple([self.agents[id] for id in sorted(self.agents)])
+        return self._known
+
     def widen(self, slots: tuple[str, ...]) -> None:
         """Lay the columns out anew."""
         self.slots, self._stale = slots, True
@@ -79,24 +88,25 @@ class Fleet:
         if self._stale:
             self._lay_out()
         for id in self._touched:
-            if (row := self._rows.get(id)) is not None:
+            if (row := self.rows.get(id)) is not None:
                 self._fill(row, id)
         self._touched.clear()
 
     def rows_by_number(self) -> Array:
         """Return the row of each agent by its number, -1 for those without."""
         table = np.full(len(self.numbers), -1, dtype=np.int64)
-        for id, row in self._rows.items():
+        for id, row in self.rows.items():
             table[self.numbers[id]] = row
         return table
 
     def _lay_out(self) -> None:
         usable = sorted((agent for agent in self.agents.values() if not agent.why), key=lambda agent: agent.id)
-        self._rows = {agent.id: row for row, agent in enumerate(usable)}
+        self.rows = {agent.id: row for row, agent in enumerate(usable)}
         count, width = len(usable), len(self.slots)
         caps = [vector(agent.capacity, self.slots) for agent in usable]
         self._caps = caps
         self.capacity = frozen(np.array(caps, dtype=np.int64).reshape(count, width).copy(order="F"))
+        self.total = tuple(self.capacity.sum(axis=0).tolist())
         used = np.array([vector(self.used[agent.id], self.slots) for agent in usable], dtype=np.int64).reshape(count, width)
         self.free = np.clip(self.capacity - used, 0, self.capacity).copy(order="F")  # a shrunk agent may hold more than it has
         self.nodes = [Node(agent.id, c, tuple(f)) for agent, c, f in zip(usable, caps, self.free.tolist(), strict=True)]

@@ -5,7 +5,7 @@ Sentences name no other session: whoever reads one may not be allowed to see it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -15,8 +15,8 @@ from backendai.model.slots import SCALE, SlotKind, kind_of
 from backendai.model.units import format_bytes
 from backendai.sokovan.queue import wish_key
 from backendai.sokovan.room import Cause, Refusal, Room
-from backendai.sokovan.snapshot import SESSIONS, Array, Snapshot
-from backendai.sokovan.table import Bools, Table, fits
+from backendai.sokovan.snapshot import SESSIONS, Snapshot
+from backendai.sokovan.table import Bools, Table, Want, fits
 from backendai.spec.scheduler_v10 import Amounts, Outcome, Waiting
 
 NAMED = 3  # agents in one sentence
@@ -34,29 +34,41 @@ class Sentences(Mapping[str, str]):
     """
 
     def __init__(self, room: Room, placed: Iterable[_Placed], refused: Mapping[str, Refusal], failed: str | None) -> None:
-        self._room, self._refused, self._failed = room, refused, failed
+        self._room, self._failed = room, failed
         self._waiting = room.snapshot.waiting
         self._placed = frozenset(one.session for one in placed)
         self._holds = Holds(room.snapshot, room)
-        self._shapes = {self._waiting[id].shape: refused[id] for id in reversed(list(refused))}
+        self._own = {id: refusal for id, refusal in refused.items() if refusal.avoid or refusal.cause is not Cause.ROOM}
+        self._shapes = {self._waiting[id].shape: refused[id] for id in reversed(list(refused)) if id not in self._own}
         self._said: dict[int, str] = {}
+
+    def items(self) -> ItemsView[str, str]:
+        """Return all of them at once, which is quicker than one by one."""
+        return self._all().items()
+
+    def _all(self) -> dict[str, str]:
+        placed, own, said = self._placed, self._own, self._said
+        found = {}
+        for waiting in self._room.snapshot.view.waiting:
+            id, shape = waiting.id, waiting.shape
+            if id in placed:
+                continue
+            found[id] = self[id] if shape not in said or id in own else said[shape]
+        return found
 
     def __getitem__(self, id: str) -> str:
         waiting = self._waiting[id]
         if id in self._placed:
             raise KeyError(id)
-        refusal = self._refused.get(id)
-        if refusal is not None and refusal.avoid:
+        if (refusal := self._own.get(id)) is not None:
             return self._holds.of(waiting, refusal)
         if (said := self._said.get(waiting.shape)) is not None:
             return said
-        refusal = refusal or self._shapes.get(waiting.shape)
-        if refusal is None:
+        if (refusal := self._shapes.get(waiting.shape)) is None:
             said = self._holds.turn() if self._failed is None else self._holds.broken(self._failed)
         else:
             said = self._holds.of(waiting, refusal)
-        if waiting.shape:
-            self._said[waiting.shape] = said
+        self._said[waiting.shape] = said
         return said
 
     def __iter__(self) -> Iterator[str]:
@@ -136,22 +148,24 @@ class Holds:
         place = room.ahead.inside(booking) if booking else None
         never = refusal.outcome is Outcome.IMPOSSIBLE
         table = room.ahead.empty if never else room.ahead.raw if place is None else place.tables[0]
-        here = np.flatnonzero(mask if place is None else mask & place.mask)
-        rows = table.free[here]
+        here = mask if place is None else mask & place.mask
+        number = int(here.sum())
         begin, have, none = (("Needs", "has at all", "no agent is that large; it waits for one that is") if never else
                              ("Waits for", "has free now", "no agent has both free now"))
-        lacking = next((a for a in kernels if not _fits(rows, a)), None)
-        some = "" if len(here) == len(mask) else f" Of {len(mask)} agents {len(here)} are as it asks for."
+        lacking = next((a for a in dict.fromkeys(kernels) if not fits([table], Want.of(a, {}), here).any()), None)
+        some = "" if number == len(here) else f" Of {len(here)} agents {number} are as it asks for."
         if lacking is None:
             return self._all_or_kept(kernels, wishes, room, table, mask, never) + some
         wanted = {self._slots[i]: amount for i, amount in enumerate(lacking) if amount}
         for i, (name, amount) in enumerate(zip(self._slots, lacking, strict=True)):
-            column = rows[:, i]
-            if amount and not (column >= amount).any():
-                best = int(np.argmax(column))
+            if not amount:
+                continue
+            column = np.where(here, table.free[:, i], -1)
+            best = int(np.argmax(column))
+            if column[best] < amount:
                 asked, most = _apart(name, amount, int(column[best]))
                 more = " It waits for a larger one." if never else ""
-                agent = self._snapshot.names[here[best]]
+                agent = self._snapshot.names[best]
                 return f"{begin} {_of(name, asked)}: the most that one agent {have} is {most} (agent {agent}).{more}{some}"
         *first, last = [_of(name, _bare(name, amount)) for name, amount in wanted.items()]  # one alone would have been said above
         together = f"{', '.join(first)} and {last}"
@@ -202,7 +216,3 @@ def _apart(name: str, asked: int, most: int) -> tuple[str, str]:
         if pair[0] == pair[1]:
             pair = f"{-(-asked // step)}{letter}", f"{most // step}{letter}"
     return pair
-
-
-def _fits(table: Array, amounts: Amounts) -> bool:
-    return bool((table >= np.array(amounts, dtype=np.int64)).all(axis=1).any())

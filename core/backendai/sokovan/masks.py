@@ -15,9 +15,8 @@ ZONE = "zone"  # the label
 class Masks:
     """For each set of wishes the agents that satisfy them, worked out once."""
 
-    def __init__(self, snapshot: Snapshot, agents: tuple[str, ...]) -> None:
-        self.everyone: Bools = np.ones(len(agents), dtype=bool)
-        self.rows = {agent: row for row, agent in enumerate(agents)}
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.everyone: Bools = np.ones(len(snapshot.rows), dtype=bool)
         self._names, self._labels = snapshot.names, snapshot.labels
         self._known: dict[object, Bools] = {}
         self._zones: Array | None = None

@@ -45,8 +45,8 @@ class Fault:
 class Plan:
     """Every waiting session is either placed or has a hold: a sentence that says why it waits, worked out when it is asked for.
 
-    claims: sessions and the agents to be kept for their kernels while those evicted end. starts: when sessions for which room is kept
-    will start, seconds since the epoch. order: sessions as the scheduler tried them.
+    claims: every claim that stands after this plan: sessions, and the agents to be kept for their kernels while others end. starts: when
+    sessions for which room is kept will start, seconds since the epoch. order: sessions as the scheduler tried them.
     """
 
     placements: tuple[Placement, ...] = ()
@@ -85,7 +85,8 @@ def make_plan(snapshot: Snapshot, scheduler: Scheduler, selector: AgentSelector,
     agents = room.agents
     placements = tuple([Placement(id, tuple([agents[row] for row in found.rows]), room.units(found)) for id, found in talk.placed.items()])
     holds = Sentences(room, placements, talk.refused, None if fault_found is None else fault_found.spec)
-    claims = {id: tuple([agents[row] for row in rows]) for id, rows in talk.claims.items()}
+    claims = {id: snapshot.requests[id].claim for id in snapshot.claims if id not in talk.placed and room.claim_stands(id)}
+    claims |= {id: tuple([agents[row] for row in rows]) for id, rows in talk.claims.items()}
     return Plan(placements, holds, fault_found, tuple(talk.evictions), claims, talk.starts, tuple(talk.tried))
 
 

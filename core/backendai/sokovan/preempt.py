@@ -73,7 +73,7 @@ class _Search:
         return sorted((one for one in found if one.pieces), key=lambda one: (one.priority, one.lost, one.id))
 
     def _candidate(self, lease: Lease, kernels: tuple[Amounts, ...]) -> _Candidate:
-        shot, rows = self._room.snapshot, self._room.masks.rows
+        shot, rows = self._room.snapshot, self._room.snapshot.rows
         units = lease.units or ({},) * len(kernels)
         pieces = []
         for agent, amounts, devices in zip(lease.agents, kernels, units, strict=True):

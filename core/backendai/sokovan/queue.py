@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backendai.model.session import Wishes
 from backendai.sokovan.fleet import vectors
-from backendai.sokovan.snapshot import PLAIN, Array, Quota, Request, frozen
+from backendai.sokovan.snapshot import PLAIN, Array, Request, frozen
 from backendai.spec.scheduler_v10 import Amounts, Waiting
 
+STALE = 1000  # shapes that may be remembered beyond those in use
 TYPICAL = 128  # different containers in what a selector is told to be typical
 
 
@@ -28,8 +29,8 @@ class Queue:
         self._keys: list[tuple[float, str]] = []
         self.views: list[Waiting] = []
         self._slots: tuple[str, ...] = ()
-        self._shapes: dict[object, int] = {}
-        self._scoped: frozenset[str] = frozenset()  # whoever has quotas
+        self._shapes: dict[tuple[tuple[Amounts, ...], object, str, object], int] = {}
+        self._frozen: tuple[int, Mapping[tuple[Amounts, ...], None]] = (0, {})
         self._asked: Counter[Amounts] = Counter()
         self._mixed = 0  # how many had been asked for when the mix was worked out
         self._mix: tuple[Array | None, NDArray[np.float64] | None] = None, None
@@ -51,6 +52,8 @@ class Queue:
             self._claims.add(request.id)
         if request.booking:
             self._booked.add(request.id)
+        if len(self._shapes) > 4 * len(self.views) + STALE:  # most are those of sessions that are gone
+            self._number()
 
     def remove(self, id: str) -> bool:
         """Let a session wait no more; tell whether it did."""
@@ -69,11 +72,11 @@ class Queue:
         self._slots, self._mixed = slots, 0
         self._number()
 
-    def account(self, quotas: Iterable[Quota]) -> None:
-        """Take in who has quotas."""
-        if (scoped := frozenset(quota.scope_id for quota in quotas)) != self._scoped:
-            self._scoped = scoped
-            self._number()
+    def asked(self) -> Mapping[tuple[Amounts, ...], None]:
+        """Return every list of kernels that is waited for, and some that were."""
+        if len(self._shapes) != self._frozen[0]:
+            self._frozen = len(self._shapes), dict.fromkeys(key[0] for key in self._shapes)
+        return self._frozen[1]
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -98,13 +101,12 @@ class Queue:
         return self._mix
 
     def _number(self) -> None:
-        self._shapes = {}
+        self._shapes, self._frozen = {}, (0, {})
         self.views = [self._view(r, vectors(r.kernels, self._slots)) for r in (self.requests[id] for _, id in self._keys)]
         self.waiting = {view.id: view for view in self.views}
 
     def _view(self, request: Request, kernels: tuple[Amounts, ...]) -> Waiting:
-        accounts = [id for id in (request.user, request.project, request.domain, request.array) if id in self._scoped]
-        key = (kernels, wish_key(request.wishes), request.booking, request.claim and request.id, *accounts)
+        key = (kernels, wish_key(request.wishes), request.booking, request.claim and request.id)
         shape = self._shapes.setdefault(key, len(self._shapes) + 1)
         return Waiting(request.id, request.user, request.project, request.priority, request.submitted_at, kernels, request.time_limit_s,
                        request.domain, shape)

@@ -66,14 +66,15 @@ class Room:
 
     def __init__(self, snapshot: Snapshot, selector: AgentSelector) -> None:
         self.snapshot = snapshot
-        self.agents = tuple([node.id for node in snapshot.view.nodes])
+        self.agents = tuple(snapshot.rows)
         self.scorer = Scorer(snapshot, selector, self.agents)
-        self.masks = Masks(snapshot, self.agents)
+        self.masks = Masks(snapshot)
         self.allowance = Allowance(snapshot)
         self.stays: list[Stay] = []
         self._wants: dict[Amounts, Want] = {}
         self.ahead = Ahead(snapshot, self.want)
-        self._blocked: dict[object, _Blocked] = {}
+        self._blocked: dict[int, _Blocked] = {}  # by shape
+        self._unknown: set[object] = set()  # who has no moment at which it certainly could start
         self._ever: dict[object, bool] = {}
         self._fewest: dict[object, int] = {}
 
@@ -85,16 +86,22 @@ class Room:
 
     def place(self, waiting: Waiting, avoid: frozenset[str] = NOBODY) -> Found | Refusal:
         """Grant every kernel a place, or grant nothing and say why not."""
+        window = self._window(waiting.time_limit_s)
+        if not avoid and (known := self._blocked.get(waiting.shape)) is not None and window >= known.window:
+            return known.refusal
         request = self.snapshot.requests[waiting.id]
         if request.claim:
             self._lift(request.id, -1)
-        found = self._place(waiting, request, avoid)
-        if isinstance(found, Found):
+        found = self._place(waiting, request, avoid, window)
+        if isinstance(found, Refusal):
+            if not avoid and not request.claim and found.cause is Cause.ROOM:
+                self._blocked[waiting.shape] = _Blocked(window, found)
+            if request.claim:
+                self._lift(request.id, 1)
+        else:
             self.allowance.spend(waiting.kernels, request)
             if request.claim:
                 self._blocked.clear()  # it may have left what was kept for it
-        elif request.claim:
-            self._lift(request.id, 1)
         return found
 
     def _lift(self, id: str, sign: int) -> None:
@@ -103,25 +110,20 @@ class Room:
             self.scorer.touch(row)
         self.allowance.lift(id, sign)
 
-    def _place(self, waiting: Waiting, request: Request, avoid: frozenset[str]) -> Found | Refusal:
+    def _place(self, waiting: Waiting, request: Request, avoid: frozenset[str], window: int) -> Found | Refusal:
         if (short := self.allowance.short(waiting.kernels, request)) is not None:
-            return Refusal(Outcome.BLOCKED, Cause.QUOTA, short)
+            return Refusal(Outcome.IMPOSSIBLE, Cause.QUOTA, short)  # no room would help it, and its likes may start
         until = FOREVER if waiting.time_limit_s is None else self.snapshot.view.now + waiting.time_limit_s
         if request.booking:
             return self._inside(waiting, request, until)
-        window = bisect_left(self.ahead.times, until)
-        key = (waiting.kernels, wish_key(request.wishes))
-        if not avoid and not request.claim and (known := self._blocked.get(key)) is not None and window >= known.window:
-            return known.refusal
-        tables = (self.ahead.now, *self.ahead.tables[:window])
-        found = self._claimed(waiting, request, tables, until) if request.claim else None
+        found = self._claimed(waiting, request, window, until) if request.claim else None
         found = found or self._wished(waiting.kernels, request.wishes, window, avoid, until)
-        if found is not None:
-            return found
-        refusal = Refusal(self._outcome(waiting.kernels, request.wishes), Cause.ROOM, avoid=avoid)
-        if not avoid and not request.claim:
-            self._blocked[key] = _Blocked(window, refusal)
-        return refusal
+        return found or Refusal(self._outcome(waiting.kernels, request.wishes), Cause.ROOM, avoid=avoid)
+
+    def _window(self, limit: float | None) -> int:
+        """Return how many later moments count for a session that starts now."""
+        times = self.ahead.times
+        return 0 if not times else len(times) if limit is None else bisect_left(times, self.snapshot.view.now + limit)
 
     def reserve(self, waiting: Waiting) -> float | None:
         """Keep room for a blocked session from when it can start first; return that moment, or None where nobody knows it."""
@@ -129,11 +131,24 @@ class Room:
         wants = [self.want(amounts) for amounts in waiting.kernels]
         mask = self.masks.of(request.wishes) if request.wishes.strict else self.masks.everyone
         least = self.fewest(waiting.kernels, request.wishes)
+        key = (waiting.kernels, wish_key(request.wishes), waiting.time_limit_s)
+        if key in self._unknown:
+            return None
         start = self.ahead.reserve(waiting, wants, request.wishes, mask, self.masks.zones(request.wishes), least, self.stays)
         if start is not None:  # those with no room now have none then either; others must be asked again
             self._blocked = {key: known for key, known in self._blocked.items() if known.window == 0}
             self.scorer.forget()
+        else:
+            self._unknown.add(key)
         return start
+
+    def claim_stands(self, id: str) -> bool:
+        """Tell whether the agents claimed for a session are there and could hold its kernels."""
+        rows, kernels = self.snapshot.rows, self.snapshot.waiting[id].kernels
+        agents = self.snapshot.requests[id].claim
+        return len(agents) == len(kernels) and all(
+            agent in rows and bool((self.snapshot.capacity[rows[agent]] >= self.want(amounts).vector).all())
+            for agent, amounts in zip(agents, kernels, strict=True))
 
     def claim(self, waiting: Waiting, rows: tuple[int, ...]) -> None:
         """Keep agents for a session from now on, while others make room."""
@@ -164,6 +179,8 @@ class Room:
         stages = [(wishes, 0 if plain else 1)]
         if not plain and not wishes.strict:
             stages += [(Wishes(one_agent=wishes.one_agent, arrange=wishes.arrange, strict=False), 0)]
+        if plain and not avoid and len(kernels) == 1:
+            return self._one(self.want(kernels[0]), window, until)
         shut = np.array([agent not in avoid for agent in self.agents], dtype=bool) if avoid else None
         wants = [self.want(amounts) for amounts in kernels]
         for stage, (some, masked) in enumerate(stages):
@@ -182,6 +199,23 @@ class Room:
                 return self._grant(ground, rows, wants)
         return None
 
+    def _one(self, want: Want, window: int, until: float) -> Found | None:
+        """Do what ground does, for the one container that nearly every session has, with less ado."""
+        tables = (self.ahead.now, *self.ahead.tables[:window]) if window else (self.ahead.now,)
+        row = self.scorer.best(want, 0, self.masks.everyone, tables, None)
+        if row is None:
+            return None
+        if want.parts:
+            ground = _Lent(self, 0, self.masks.everyone, window, until, None)
+            ground.take(row, want)
+            return self._grant(ground, [row], [want])
+        for table in tables:
+            table.take(row, want)
+        self.ahead.follow(row, want, (), 1)
+        self.scorer.note(row, 1)
+        self.stays.append(Stay(row, want, (), until))
+        return Found((row,))
+
     def _grant(self, ground: Ground, rows: list[int], wants: list[Want]) -> Found:
         """Settle on what the ground has taken. Containers may have been put down in another order than they were asked for."""
         parts: dict[tuple[int, Want], list[Parts]] = {}
@@ -191,12 +225,12 @@ class Room:
             any_parts |= bool(devices)
         return Found(tuple(rows), tuple(parts[row, want].pop() for row, want in zip(rows, wants, strict=True)) if any_parts else ())
 
-    def _claimed(self, waiting: Waiting, request: Request, tables: tuple[Table, ...], until: float) -> Found | None:
+    def _claimed(self, waiting: Waiting, request: Request, window: int, until: float) -> Found | None:
         """Try the agents that are kept for it, each kernel on its own."""
-        rows = [self.masks.rows.get(agent, -1) for agent in request.claim]
+        rows = [self.snapshot.rows.get(agent, -1) for agent in request.claim]
         if -1 in rows or len(rows) != len(waiting.kernels):
             return None
-        ground = _Lent(self, None, self.masks.everyone, len(tables) - 1, until, None)
+        ground = _Lent(self, None, self.masks.everyone, window, until, None)
         wants = [self.want(amounts) for amounts in waiting.kernels]
         for row, want in zip(rows, wants, strict=True):
             if not ground.fits(want)[row]:

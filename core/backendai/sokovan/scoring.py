@@ -50,8 +50,8 @@ class Scorer:
         self._before: list[int] = []  # of ``last_used``, for those who give back
         self._log: list[int] = []  # agents that changed, in order
         self._choices: dict[tuple[Want, object, int], _Choice] = {}
-        self._rowwise = bool(self._ask("rowwise")) if getattr(selector, "rowwise", None) is not None else False
-        self._picks = getattr(selector, "pick_device", None) is not None
+        self._rowwise = has(selector, "rowwise") and bool(self._ask("rowwise"))
+        self._picks = has(selector, "pick_device")
 
     def note(self, row: int, sign: int) -> None:
         """Follow a container that was put onto an agent (sign 1) or taken back again."""
@@ -149,6 +149,11 @@ class Scorer:
             return getattr(self._selector, hook)(*given)
         except Exception as error:
             raise SelectorFailed(hook, error) from error
+
+
+def has(selector: AgentSelector, hook: str) -> bool:
+    """Tell whether a selector has an optional hook: the contract's own is none."""
+    return getattr(type(selector), hook, getattr(selector, hook, None)) not in (None, getattr(AgentSelector, hook))
 
 
 def _checked(scores: object, count: int) -> Floats:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backendai.model.group import GroupOptions
 from backendai.model.session import Wishes
-from backendai.spec.scheduler_v10 import QueueView, Waiting
+from backendai.spec.scheduler_v10 import Amounts, QueueView, Waiting
 
 Slots = Mapping[str, int]
 Units = Mapping[str, Mapping[str, int]]  # fraction slot to device to amount, of one kernel
@@ -122,7 +122,7 @@ class Quota:
 class Ends:
     """When held kernels end, those that do. row: int64 [N], of the agent. at: float64 [N]. amounts: int64 [N, S].
 
-    units: of each, slot index, device index and amount.
+    units: of each, slot index, device index and amount; empty where nobody has any. The order means nothing.
     """
 
     row: Array
@@ -135,13 +135,15 @@ class Ends:
 class Snapshot:
     """What a plan is made from. The arrays are read-only and have a row for each agent that may be used, in the order of ids.
 
-    view: what the scheduler sees. names, labels: of the agents. capacity, free: [A, S]. kernels, last_used: [A]. idle: agents that
-    cannot be used now, each with the reason. devices: what is free of each device, by slot index, [A, D], padded with -1.
+    view: what the scheduler sees. rows: of agents, by id. names, labels: of the agents. capacity, free: [A, S]. kernels, last_used: [A].
+    idle: agents that cannot be used now, each with the reason. devices: what is free of each device, by slot index, [A, D], padded with -1.
     device_names: by slot index, for each agent. waiting, requests: who waits, by id; claims, booked: those of them that have a claim or a
-    booking. leases: who holds. agents: as they were given. mix, weights: as the selector sees them.
+    booking. leases: who holds. agents: as they were given. asked: the kernels of every
+    waiting session, each list once; perhaps some that nobody asks for any more. mix, weights: as the selector sees them.
     """
 
     view: QueueView
+    rows: Mapping[str, int]
     names: tuple[str, ...]
     capacity: Array
     free: Array
@@ -159,6 +161,7 @@ class Snapshot:
     leases: Mapping[str, Lease]
     ends: Ends
     agents: tuple[Agent, ...]
+    asked: Mapping[tuple[Amounts, ...], None]
     options: GroupOptions
     quotas: tuple[Quota, ...] = ()
     bookings: tuple[Booking, ...] = ()

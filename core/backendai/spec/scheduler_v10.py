@@ -121,8 +121,8 @@ class Outcome(Enum):
     """What became of a wish."""
 
     PLACED = "placed"
-    BLOCKED = "blocked"  # not enough is free now, or a rule of the site holds it back for now
-    IMPOSSIBLE = "impossible"  # never fits the agents there are
+    BLOCKED = "blocked"  # not enough is free now
+    IMPOSSIBLE = "impossible"  # no room would help: too large for the agents there are, or a rule of the site holds it back
     RESERVED = "reserved"  # the answer to ``Reserve``: its place is kept
     UNKNOWN = "unknown"  # the answer to ``Reserve`` when nobody can say when it would start, so nothing is kept
 
