@@ -27,7 +27,7 @@ class ManagerConfig:
     host: str = "127.0.0.1"
     port: int = 0
     plugins: Settings = field(default_factory=Settings)
-    scheduler: str = "fifo"
+    scheduler: str = "backfill"
     selector: str = "concentrated"
     network: str = "vxlan"
     lost_after_s: float = 180.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from backendai.sokovan.plan import Fault, Plan, make_plan
 from backendai.spec import agentselector_v10, scheduler_v10
 from backendai.spec.agentselector_v10 import AgentSelector
 
+log = logging.getLogger(__name__)
 PLAN_S = 1.0  # as the contract of ``scheduler`` says
 SLACK_S = 0.5  # from a plugin's deadline until it is given up in the middle of a call
 AGAIN_S = 0.1  # after a lost race
@@ -231,6 +233,7 @@ class Planner:
         dist = next((f"{row.dist} {row.version}" for row in self._context.host.rows if row.id == id), "")
         error = PluginFault(id, dist, fault.hook, f"{type(fault.error).__name__}: {fault.error}")
         error.__cause__ = fault.error
+        log.warning("%s", error, exc_info=fault.error)
         faults.plugin_fault(self._context, error)
 
 

@@ -258,7 +258,7 @@ async def test_a_hold_is_there_at_once_and_follows_what_changes(stage: Stage) ->
     id, behind = await stage.ask(cpu=2), await stage.ask(cpu=4)
     await stage.look()
     assert (await stage.row(id)).hold == "Waits for 2 cores: the most that one agent has free now is 1 (agent box)."
-    assert (await stage.row(behind)).hold == "Waits for its turn: a session ahead of it in the queue waits for room."
+    assert (await stage.row(behind)).hold == "Waits for 4 cores: the most that one agent has free now is 1 (agent box)."
     await stage.see(first, K.GONE, exit_code=0)
     await stage.later(2.0)
     assert (await stage.row(id)).hold == "" and await stage.state(id) == "SCHEDULED"
