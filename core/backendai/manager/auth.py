@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +41,7 @@ class TokenCache:
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
+        self._watching: set[asyncio.Event] = set()
         self.generation = 0
 
     def get(self, hash: str, now: float) -> _Known | None:
@@ -54,9 +58,21 @@ class TokenCache:
         self._known[hash] = known
 
     def forget(self) -> None:
-        """Forget everything: a token was revoked or a user changed."""
+        """Forget everything: a token was revoked, or what a user is changed."""
         self.generation += 1
         self._known.clear()
+        for event in self._watching:
+            event.set()
+
+    @contextmanager
+    def watch(self) -> Iterator[asyncio.Event]:
+        """Give an event that is set whenever something was forgotten."""
+        event = asyncio.Event()
+        self._watching.add(event)
+        try:
+            yield event
+        finally:
+            self._watching.discard(event)
 
 
 def _expired(known: _Known, now: float) -> bool:

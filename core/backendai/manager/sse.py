@@ -84,7 +84,8 @@ async def _follow(context: Context, request: web.Request, response: web.StreamRe
             continue
         if event is None:
             return
-        if context.tokens.generation != known:  # somebody's token or role changed: who is this now?
+        ended = caller.expires_at is not None and caller.expires_at <= context.clock()
+        if ended or context.tokens.generation != known:  # somebody's token or role changed: who is this now?
             known = context.tokens.generation
             try:
                 caller = await authenticate(context, request)

@@ -16,6 +16,7 @@ from backendai.manager import image_streams
 from backendai.manager.access import Caller, Thing, Verb, require
 from backendai.manager.answering import CLOSE_S, Handler, begin, body, break_off, counted_handler, keep_alive, while_feeding
 from backendai.manager.context import Context
+from backendai.manager.guard import guarded
 from backendai.manager.live import Conversation
 from backendai.manager.operations.asking import check_env
 from backendai.manager.operations.registry import Input, invalid
@@ -59,8 +60,9 @@ class Target(NamedTuple):
 def routes(context: Context) -> list[web.RouteDef]:
     """Return the routes that stream, as they are declared."""
     handlers: Mapping[str, Handler] = {
-        "sessions.logs": logs, "sessions.exec": exec_, "sessions.run": run, "sessions.download": download,
-        "sessions.upload": upload, "images.pull": image_streams.pull, "images.build": image_streams.build}
+        "sessions.logs": guarded(Verb.READ, logs), "sessions.exec": guarded(Verb.EXEC, exec_), "sessions.run": guarded(Verb.EXEC, run),
+        "sessions.download": guarded(Verb.EXEC, download), "sessions.upload": guarded(Verb.EXEC, upload),
+        "images.pull": image_streams.pull, "images.build": image_streams.build}
     return [web.route(s.http.method, s.http.path, counted_handler(context, s, handlers[s.name])) for s in STREAMS if s.name in handlers]
 
 

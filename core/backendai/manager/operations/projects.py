@@ -145,24 +145,25 @@ async def put_member(context: Context, caller: Caller, input: PutMember) -> Memb
     """Make a user of the domain a member, or change what a member is."""
     place = await _find(context, caller, input.id)
     require(caller, Verb.CREATE, place.thing("membership"))
-    user = await _user_of(context, place, input.user)
-    row = {"user_id": user.id, "scope_id": place.id, "scope": "project", "role": input.role.value}
 
-    async def job(tx: Tx) -> None:
+    async def job(tx: Tx) -> Row[Any]:
+        user = await _user_of(tx.connection, place, input.user)
         await tx.connection.execute(delete(roles).where(roles.c.user_id == user.id, roles.c.scope_id == place.id))
-        await tx.connection.execute(insert(roles), [row])
+        await tx.connection.execute(insert(roles), [
+            {"user_id": user.id, "scope_id": place.id, "scope": "project", "role": input.role.value}])
         tx.event("project.joined", place.id, user.id, {"by": caller.user.name, "name": place.title, "user": user.name,
                                                        "role": input.role.value})
         tx.after(context.tokens.forget)
+        return user
 
-    await context.store.write(job)
+    user = await context.store.write(job)
     return Member(user.name, input.role.value, user.email)
 
 
 async def remove_member(context: Context, caller: Caller, input: OneMember) -> None:
     """Take a user out of a project. Their sessions there go on, and they may stop them, but not enter them."""
     place = await _find(context, caller, input.id)
-    user = await _user_of(context, place, input.user, member=True)
+    user = await context.store.read(lambda connection: _user_of(connection, place, input.user, member=True))
     require(caller, Verb.CHANGE, place.thing("membership", user.id))
 
     async def job(tx: Tx) -> None:
@@ -173,16 +174,12 @@ async def remove_member(context: Context, caller: Caller, input: OneMember) -> N
     await context.store.write(job)
 
 
-async def _user_of(context: Context, place: Place, name: str, *, member: bool = False) -> Row[Any]:
+async def _user_of(connection: AsyncConnection, place: Place, name: str, *, member: bool = False) -> Row[Any]:
     """Return the row of an active user of the project's domain. member: of somebody who is in the project."""
     query = select(users).where(users.c.name == name)
     inside = select(roles.c.user_id).where(roles.c.scope_id == place.id)
     query = query.where(users.c.id.in_(inside)) if member else query.where(users.c.domain_id == place.domain_id, users.c.active)
-
-    async def job(connection: AsyncConnection) -> Row[Any] | None:
-        return (await connection.execute(query)).first()
-
-    row = await context.store.read(job)
+    row = (await connection.execute(query)).first()
     if row is None:
         where = "is not in the project" if member else f"is no active user of the domain {place.domain}"
         raise Failure("not-found", f"{name!r} {where}; see `bai project members {place.title}`.")
