@@ -146,13 +146,13 @@ def test_check_grades(bai: Run, site: Path) -> None:
                      "wrong": ("C", 1, ["test_it_names_only_who_waits"]), "absent": ("-", 1, [])}
     said = bai("check", "scheduler_v10.lazy").stdout
     assert "FAIL  Where there is room for everybody, everybody is tried. (recommended)\n      test_it_forgets_nobody: it never" in said
-    assert said.splitlines()[-1].startswith("scheduler_v10.lazy: grade B. Every required law holds: 14 hold, 1 do not")
+    assert said.splitlines()[-1].startswith("scheduler_v10.lazy: grade B. Every required law holds: 20 hold, 1 do not")
 
 
 def test_check_says_one_reason_once(bai: Run, site: Path) -> None:
     install(site, "moon", schedulers(absent="moon:Absent"))
     said = bai("check", "scheduler_v10.absent").stdout
-    assert (said.count("skip  "), said.count("there is no moon")) == (15, 1)
+    assert (said.count("skip  "), said.count("there is no moon")) == (24, 1)
 
 
 def test_check_takes_options(bai: Run) -> None:
@@ -182,7 +182,7 @@ def test_a_roles_file_is_heeded(bai: Run, site: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("argv", "code", "said"), [
     (["check", "fifo"], 2, "write one such as scheduler_v10.fifo"),
-    (["check", "scheduler_v10.nobody"], 66, "of its contract there are: scheduler_v10.fifo"),
+    (["check", "scheduler_v10.nobody"], 66, "of its contract there are: scheduler_v10.backfill"),
     (["check", "scheduler_v99.fifo"], 66, "There is no contract scheduler_v99; there are: runtime_v10"),
     (["check", "scheduler_v10.fifo", "-o", "overtake"], 2, "write -o NAME=VALUE"),
 ])

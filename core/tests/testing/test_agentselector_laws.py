@@ -92,6 +92,36 @@ class First(Good):
         return -np.arange(len(view.agents), dtype=np.float64)
 
 
+class Miser(Good):
+    """It takes it for granted that there is a mix which asks for something."""
+
+    @hookimpl
+    def scores(self, view: PlacementView) -> Scores:
+        with np.errstate(all="ignore"):
+            typical = 1.0 if view.mix is None else view.mix.sum() / view.mix.any()
+        return super().scores(view) / typical
+
+
+class Comparer(Good):
+    """It says that it goes by rows, and compares them."""
+
+    @hookimpl
+    def scores(self, view: PlacementView) -> Scores:
+        return super().scores(view) - view.free[:, 0].mean()
+
+    @hookimpl
+    def rowwise(self) -> bool:
+        return True
+
+
+class Picker(Good):
+    """It picks the device of which least is free, enough or not."""
+
+    @hookimpl
+    def pick_device(self, request: int, free: NDArray[np.int64], view: PlacementView) -> int:
+        return int(free.argmin())
+
+
 MUTANTS = broken.general(SPEC, Good) | {
     "test_one_score_for_each_agent": Integers,
     "test_scores_are_finite": Divider,
@@ -100,6 +130,9 @@ MUTANTS = broken.general(SPEC, Good) | {
     "test_it_leaves_the_view_alone": Taker,
     "test_it_is_pure": Watcher,
     "test_many_agents_are_quick": Slow,
+    "test_it_bears_every_mix": Miser,
+    "test_rowwise_is_true": Comparer,
+    "test_the_device_that_it_picks_has_enough": Picker,
     "test_the_order_of_agents_does_not_matter": First,
 }
 
@@ -110,5 +143,5 @@ def test_a_law_catches_its_mutant(law: str, mutant: Any) -> None:
 
 
 def test_a_good_one_holds_all() -> None:
-    for good in (Good, "agentselector_v10.concentrated", "agentselector_v10.dispersed"):
+    for good in (Good, "agentselector_v10.concentrated", "agentselector_v10.fragmentation"):
         broken.holds_all(SPEC, good)

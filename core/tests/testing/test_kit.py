@@ -250,8 +250,8 @@ def test_pytest_shows_the_law_and_the_grade(tmp_path: Path) -> None:
     assert done.returncode == 1
     said = done.stdout
     assert "recommended law" in said and "Where there is room for everybody, everybody is tried." in said
-    assert "Lazy (TestLazy): grade B, 14 laws hold\n" in said
-    assert "scheduler_v10.nobody (TestNobody): grade C, 0 laws hold, 14 could not be tried here\n" in said
+    assert "Lazy (TestLazy): grade B, 20 laws hold, 3 could not be tried here\n" in said
+    assert "scheduler_v10.nobody (TestNobody): grade C, 0 laws hold, 23 could not be tried here\n" in said
 
 
 def test_the_pytest_plugin_costs_nothing_when_unused() -> None:

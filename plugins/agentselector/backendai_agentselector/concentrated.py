@@ -17,3 +17,8 @@ class Concentrated:
     def scores(self, view: PlacementView) -> NDArray[np.float64]:
         """Prefer agents without slots that the container has no use for (a CPU job stays off GPUs), then the fullest."""
         return -idle_kinds(view) - free_after(view)
+
+    @hookimpl
+    def rowwise(self) -> bool:
+        """Tell that an agent's score is its own."""
+        return True

@@ -1,4 +1,4 @@
-"""How full an agent would be: the measure that both selectors go by."""
+"""How full an agent would be: the measure that the selectors go by."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ def free_after(view: PlacementView) -> NDArray[np.float64]:
 
     A slot that is not asked for does not count, so that idle accelerators do not make a node look empty to those who need none.
     """
-    asked = view.request > 0
-    if not asked.any():
-        asked = np.ones_like(asked)
-    capacity = np.maximum(view.capacity[:, asked], 1)
-    left: NDArray[np.float64] = ((view.free[:, asked] - view.request[asked]) / capacity).sum(axis=1)
-    return left / max(1, int(asked.sum()))  # there may be no slots at all
+    asked = np.flatnonzero(view.request > 0).tolist() or range(len(view.slots))
+    left = np.zeros(len(view.agents))
+    for slot in asked:  # one after the other: the order of a sum is part of its result
+        left += (view.free[:, slot] - view.request[slot]) / np.maximum(view.capacity[:, slot], 1)
+    return left / max(1, len(asked))  # there may be no slots at all
 
 
 def idle_kinds(view: PlacementView) -> NDArray[np.float64]:
     """Return for each agent how many kinds of slots it has that the container does not ask for."""
-    count: NDArray[np.float64] = (view.capacity[:, view.request == 0] > 0).sum(axis=1).astype(np.float64)
+    count = np.zeros(len(view.agents))
+    for slot in np.flatnonzero(view.request == 0).tolist():
+        count += view.capacity[:, slot] > 0
     return count

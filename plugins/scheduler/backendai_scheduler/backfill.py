@@ -24,11 +24,10 @@ class Backfill:
     def attempts(self, view: QueueView) -> Talk:
         """Try one after the other; keep room for the first that find none, and go on with the rest."""
         going = Pass(view, self._config)
-        for waiting in urgent(view):
-            if not going.hopeless(waiting):
-                yield from going.attempt(waiting)
-                if going.over:
-                    return
+        for waiting in going.hopeful(urgent(view)):
+            yield from going.attempt(waiting)
+            if going.over:
+                return
 
     @hookimpl
     def promises(self) -> frozenset[Promise]:

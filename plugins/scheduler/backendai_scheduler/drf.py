@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heappop, heapreplace
+from heapq import heapify, heappop, heapreplace
 
 from backendai.spec import hookimpl
 from backendai.spec.scheduler_v10 import Promise, QueueView, Waiting
@@ -55,7 +55,8 @@ def _fill(sessions: Sequence[Waiting], going: Pass, shares: Shares) -> Talk:
     lines: dict[str, list[Waiting]] = {}
     for waiting in sessions:
         lines.setdefault(waiting.user, []).append(waiting)
-    turns = sorted((shares.of(user), place, user, iter(line)) for place, (user, line) in enumerate(lines.items()))  # sorted is a heap
+    turns = [(shares.of(user), place, user, going.hopeful(line)) for place, (user, line) in enumerate(lines.items())]
+    heapify(turns)
     while turns and not going.over:
         _, place, user, line = turns[0]
         if (placed := (yield from first_placed(line, going))) is None:

@@ -117,7 +117,7 @@ class _Branch:
 
 def _fill(sessions: Sequence[Waiting], going: Pass, uses: _Uses) -> Talk:
     """Go down the tree to the neediest user, again after each grant, until nobody is left."""
-    root = _grow(sessions, uses.per_weight)
+    root = _grow(sessions, going, uses.per_weight)
     while root.below and not going.over:
         chain = [root]
         while chain[-1].below:
@@ -133,7 +133,7 @@ def _fill(sessions: Sequence[Waiting], going: Pass, uses: _Uses) -> Talk:
                 heappop(above.below)
 
 
-def _grow(sessions: Sequence[Waiting], per_weight: Callable[[str], float]) -> _Branch:
+def _grow(sessions: Sequence[Waiting], going: Pass, per_weight: Callable[[str], float]) -> _Branch:
     """Return the tree of those who wait; of equals comes first who waits longest."""
     lines: dict[Path, list[Waiting]] = {}
     for waiting in sessions:
@@ -146,7 +146,7 @@ def _grow(sessions: Sequence[Waiting], per_weight: Callable[[str], float]) -> _B
                 branch = known[names[:level]] = _Branch(key, place)
                 above.below.append((per_weight(key), place, branch))
             above = branch
-        above.line = iter(line)
+        above.line = going.hopeful(line)
     for branch in (root, *known.values()):
         heapify(branch.below)
     return root

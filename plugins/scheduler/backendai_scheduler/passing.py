@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
@@ -48,13 +48,12 @@ def in_turn(view: QueueView, ordered: Iterable[Waiting], overtake: bool) -> Talk
     What no agent could ever hold keeps nobody waiting.
     """
     going = Pass(view, Passing(depth=0))
-    for waiting in ordered:
-        if not going.hopeless(waiting):
-            outcome = yield Attempt(waiting.id)
-            if outcome is Outcome.BLOCKED and not overtake:
-                return
-            if outcome is not Outcome.PLACED:
-                going.note(waiting, outcome)
+    for waiting in going.hopeful(ordered):
+        outcome = yield Attempt(waiting.id)
+        if outcome is Outcome.BLOCKED and not overtake:
+            return
+        if outcome is not Outcome.PLACED:
+            going.note(waiting, outcome)
 
 
 class Pass:
@@ -74,10 +73,13 @@ class Pass:
         """Tell whether so many found no room that the rest waits for the next look."""
         return self._tries <= 0
 
-    def hopeless(self, waiting: Waiting) -> bool:
-        """Tell whether a like of it, which was to run no longer, found no room."""
-        shortest = self._blocked.get(waiting.shape)
-        return shortest is not None and (waiting.time_limit_s is None or waiting.time_limit_s >= shortest)
+    def hopeful(self, line: Iterable[Waiting]) -> Iterator[Waiting]:
+        """Yield who might yet find room: those of whom no like has found none that was to run no longer."""
+        blocked = self._blocked
+        for waiting in line:  # of thousands that wait few get further than the next two lines
+            shortest = blocked.get(waiting.shape)
+            if shortest is None or (waiting.time_limit_s is not None and waiting.time_limit_s < shortest):
+                yield waiting
 
     def attempt(self, waiting: Waiting) -> Generator[Wish, Outcome, bool]:
         """Try a session, and keep room for it where it finds none and may have that; return whether it was placed."""
@@ -114,14 +116,13 @@ class Pass:
         return frozenset(node.id for node in able[:len(waiting.kernels) << (periods - 1)])
 
 
-def first_placed(line: Iterable[Waiting], going: Pass) -> Generator[Wish, Outcome, Waiting | None]:
+def first_placed(line: Iterator[Waiting], going: Pass) -> Generator[Wish, Outcome, Waiting | None]:
     """Try one of a line after the other; return the first that was placed, None where nobody was."""
     for waiting in line:
-        if not going.hopeless(waiting):
-            if (yield from going.attempt(waiting)):
-                return waiting
-            if going.over:
-                return None
+        if (yield from going.attempt(waiting)):
+            return waiting
+        if going.over:
+            return None
     return None
 
 

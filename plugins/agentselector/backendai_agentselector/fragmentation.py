@@ -1,0 +1,112 @@
+"""Keep accelerators usable: put each container where it makes the least of them useless to the typical container.
+
+Source: Q. Weng, L. Yang, Y. Yu, W. Wang, X. Tang, G. Yang, L. Zhang, Beware of Fragmentation: Scheduling GPU-Sharing Workloads with
+Fragmentation Gradient Descent, USENIX ATC 2023. There an agent's fragmentation is what the *next* typical container cannot use of
+its free accelerators; here what would be over when as many of a kind came *as fit* is added, which packs closer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from backendai.spec import hookimpl
+from backendai.spec.agentselector_v10 import PlacementView
+from numpy.typing import NDArray
+
+from backendai_agentselector.fragments import ONE, WHOLE, Ints, Sums, Typical, accelerators, fitting, fragments, good_for, summed, typical
+from backendai_agentselector.share import free_after, idle_kinds
+
+NUDGE = 1e-7  # thousandths: smaller than any difference of fragments that matters, so that it decides between equals only
+KEEP = 1e6  # thousandths: larger than any fragment, so that it decides first
+MOST = np.iinfo(np.int64).max
+BLOCK = 1024  # agents scored at a time, so that the arrays stay small
+
+
+class Fragmentation:
+    """The selector ``fragmentation``."""
+
+    @dataclass(frozen=True, slots=True)
+    class Config:
+        """typical: how many kinds of typical containers are looked at, the most frequent first."""
+
+        typical: int = 128
+
+        def __post_init__(self) -> None:
+            if self.typical < 1:
+                raise ValueError("typical is a number of kinds of containers, 1 or more")
+
+    def __init__(self, config: Config | None = None) -> None:
+        self._typical = (config or self.Config()).typical
+
+    @hookimpl
+    def scores(self, view: PlacementView) -> NDArray[np.float64]:
+        """Prefer agents without slots that the container has no use for, then the least increase of fragments, then the fullest."""
+        worse = np.zeros(len(view.agents), dtype=np.int64)
+        for slot in accelerators(view):
+            of = typical(view, slot, self._typical)
+            devices = _devices(view, slot)
+            for begin in range(0, len(worse), BLOCK):
+                some = slice(begin, begin + BLOCK)
+                worse[some] += _increase(view, slot, view.free[some], devices[some], of)
+        scores: NDArray[np.float64] = -KEEP * idle_kinds(view) - worse / ONE - NUDGE * free_after(view)
+        return scores
+
+    @hookimpl
+    def rowwise(self) -> bool:
+        """Tell that an agent's score is its own."""
+        return True
+
+    @hookimpl
+    def pick_device(self, request: int, free: NDArray[np.int64], view: PlacementView) -> int:
+        """Return the device that leaves the least fragments; of equals the fullest, and of these the first."""
+        slot = next((at for at, table in view.devices.items() if table.shape[1:] == free.shape and (table[0] == free).all()), None)
+        able = np.flatnonzero(free >= request)
+        if slot is None or not len(able):
+            return int(np.where(free >= request, free, MOST).argmin())
+        of = typical(view, slot, self._typical)
+        devices, alone = np.maximum(free, 0)[None, :], np.zeros_like(able)
+        fit = fitting(np.maximum(view.free - view.request, 0), of)
+        after = _with_part(summed(devices, of).of(alone), devices.sum(axis=1)[alone], free[able], request, fit[alone], of)
+        return int(able[np.lexsort((able, free[able], after))[0]])
+
+
+def _devices(view: PlacementView, slot: int) -> Ints:
+    """Return what is free of each device, int64 [A, D]; where single devices are not known, all of them as one."""
+    table = view.devices.get(slot)
+    return np.maximum(view.free[:, slot, None] if table is None else table, 0)
+
+
+def _increase(view: PlacementView, slot: int, free: Ints, devices: Ints, of: Typical) -> Ints:
+    """Return how much more of *slot* each agent has that is useless, with the container on it, int64 [R]."""
+    asked = int(view.request[slot])
+    sums, total = summed(devices, of), devices.sum(axis=1)
+    before = fragments(sums, total, fitting(free, of), of)
+    fit = fitting(np.maximum(free - view.request, 0), of)
+    if slot not in view.devices:
+        devices = np.maximum(devices - asked, 0)
+    elif asked >= WHOLE:
+        devices = -np.sort(-devices, axis=1)
+        devices[:, :-(-asked // WHOLE)] = 0
+    elif asked:
+        rows, values = _able(devices, asked)
+        best = np.full(len(devices), MOST)
+        np.minimum.at(best, rows, _with_part(sums.of(rows), total[rows], values, asked, fit[rows], of))
+        return np.where(best == MOST, 0, best - before)  # no device has that much: the platform does not ask about such an agent
+    if asked:
+        sums, total = summed(devices, of), devices.sum(axis=1)
+    return fragments(sums, total, fit, of) - before
+
+
+def _able(devices: Ints, asked: int) -> tuple[Ints, Ints]:
+    """Return agents and what is free of each of their devices that can give a part; of an agent's devices alike one is enough."""
+    ordered = np.sort(devices, axis=1)
+    able = ordered >= asked
+    able[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    rows, columns = np.nonzero(able)
+    return rows, ordered[rows, columns]
+
+
+def _with_part(sums: Sums, total: Ints, values: Ints, asked: int, fit: Ints, of: Typical) -> Ints:
+    """Return the fragments of agents, int64 [N], when the device of which *values* is free gives a part."""
+    return fragments(sums.swapped(good_for(values, of), good_for(values - asked, of)), total - asked, fit, of)
