@@ -62,7 +62,8 @@ class AgentSelector:
     def pick_device(self, request: int, free: NDArray[np.int64], view: PlacementView) -> int:
         """Return the index of the device, of those in *free* (int64 [D]), that gives *request* thousandths of itself.
 
-        view: of the chosen agent alone, before it gives anything, with all that the container asks for. Left out, the fullest device that suffices is taken.
+        view: of the chosen agent alone, before it gives anything, with all that the container asks for.
+        Left out, the fullest device that suffices is taken.
         """
         raise NotImplementedError
 
