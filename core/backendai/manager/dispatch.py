@@ -9,6 +9,7 @@ from typing import Protocol
 from backendai.manager import networks
 from backendai.manager.context import Context
 from backendai.manager.held import Held, Kernel, part_of
+from backendai.manager.life import BOOTSTRAP_S
 from backendai.manager.store.held import Change, find_holding, left
 from backendai.manager.store.schema import kernels
 from backendai.model.session import DEADLINES, SessionState, SessionType
@@ -135,7 +136,7 @@ def order(held: Held, kernel: Kernel) -> KernelOrder:
         time_limit_s=spec.time_limit_s, grace_s=held.grace, prepare_s=DEADLINES[SessionState.PREPARING] - MARGIN_S,
         start_s=DEADLINES[SessionState.STARTING] - MARGIN_S, role=kernel.role, idx=kernel.idx,
         peers=networks.with_addresses(peers_of(held), plan) if len(held.kernels) > 1 else (), net=plan, bootstrap=spec.bootstrap,
-        units=kernel.devices, attempt=held.attempt)
+        bootstrap_s=BOOTSTRAP_S,        units=kernel.devices, attempt=held.attempt)
 
 
 def peers_of(held: Held) -> tuple[Peer, ...]:

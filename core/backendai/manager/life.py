@@ -33,6 +33,7 @@ from backendai.model.units import format_seconds
 from backendai.wire.link import KernelState, Observed
 
 S = SessionState
+BOOTSTRAP_S = 600.0  # that a bootstrap script may take besides making the container
 LIMIT_S = 30.0  # after which the manager ends what its agent should have ended at its time limit
 _ORDER = (S.SCHEDULED, S.PREPARING, S.STARTING, S.RUNNING, S.TERMINATING)
 _REACHED: Mapping[str, SessionState] = {
@@ -97,12 +98,12 @@ def overdue(held: Held, present: Collection[str], fresh: Fresh, now: float) -> H
         return None
     if any(kernel.agent not in present for kernel in held.holding):
         # nobody can say how far it is, and a command is run at most once: wait until the agent is back or lost
-        return replace(held, deadline=now + DEADLINES[S(held.state)])
+        return replace(held, deadline=now + _lasts(held, S(held.state)))
     if held.state == S.SCHEDULED:
         return _slow(held, fresh, now)
     if (doing := _TOO_LONG.get(S(held.state))) is not None:
         slowest = min(held.kernels, key=_progress)
-        said = named(held, slowest, f"{doing} took longer than {format_seconds(DEADLINES[S(held.state)])}.")
+        said = named(held, slowest, f"{doing} took longer than {format_seconds(_lasts(held, S(held.state)))}.")
         return _doom(held, said, now)
     if held.state == S.TERMINATING:
         return conclude(held, by_record(held, "Its agent did not say in time how it ended."), fresh, now)
@@ -190,6 +191,11 @@ def _finished(held: Held, fresh: Fresh, now: float) -> Held:
     return conclude(held, (S.FAILED, Result.FAILURE, LATE), fresh, now)
 
 
+def _lasts(held: Held, state: SessionState) -> float:
+    """Return how many seconds a state may last."""
+    return DEADLINES[state] + (BOOTSTRAP_S if state is S.STARTING and held.asked.bootstrap else 0.0)
+
+
 def _advance(held: Held, now: float) -> Held:
     """Bring a session as far as the slowest of its kernels is."""
     if held.state == S.TERMINATING or held.recalled:
@@ -197,7 +203,7 @@ def _advance(held: Held, now: float) -> Held:
     reached = min((_REACHED.get(kernel.state, S.SCHEDULED) for kernel in held.kernels), key=_ORDER.index)
     if _ORDER.index(reached) <= _ORDER.index(S(held.state)):
         return held
-    return replace(held, state=reached, deadline=now + DEADLINES[reached] if reached in DEADLINES else None)
+    return replace(held, state=reached, deadline=now + _lasts(held, reached) if reached in DEADLINES else None)
 
 
 def _slow(held: Held, fresh: Fresh, now: float) -> Held:

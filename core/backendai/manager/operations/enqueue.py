@@ -93,7 +93,9 @@ def _specs(spec: SessionSpec, input: CreateSession, array_id: str) -> tuple[Sess
 async def _enqueue(context: Context, caller: Caller, input: CreateSession) -> Session:
     prepared = await prepare(context, caller, input)
     while True:
-        asked = [Enqueue(context.new_id(), caller.user, spec, prepared.place.name, prepared.place.domain) for spec in prepared.specs]
+        ids = sorted(context.new_id() for _ in prepared.specs)  # of those that come at once the first goes first
+        asked = [Enqueue(id, caller.user, spec, prepared.place.name, prepared.place.domain)
+                 for id, spec in zip(ids, prepared.specs, strict=True)]
         await _ask(context, asked)
         try:
             session = await _insert(context, caller, asked, prepared)
