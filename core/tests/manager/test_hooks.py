@@ -36,6 +36,9 @@ class Listener:
         self.heard.append(("pre_enqueue", enqueue.spec.name))
         if enqueue.spec.name == "forbidden":
             raise Reject("This site runs nothing of that name.")
+        if enqueue.spec.name == "where":
+            user = enqueue.user
+            raise Reject(f"{user.name} of {user.domain} in {', '.join(user.projects)}: {enqueue.domain}/{enqueue.project}")
         if enqueue.spec.name == "crash":
             raise RuntimeError("broken plugin")
 
@@ -122,6 +125,15 @@ async def test_a_plugin_that_fails_in_a_veto_denies_and_is_reported(served: Any)
     report = Errors.last.reports[0]  # type: ignore[attr-defined]  # set by the plugin
     assert report.plugin == "hook_v20.listener" and "broken plugin" in report.message
     assert "backendai_plugin_faults_total" in await served.call("GET", "/metrics")
+
+
+async def test_a_plugin_is_told_where_a_user_and_a_session_belong(served: Any) -> None:
+    await served.call("POST", "/v1/domains", {"name": "physics"}, status=201)
+    await served.call("POST", "/v1/projects", {"name": "optics", "domain": "physics"}, status=201)
+    await served.call("POST", "/v1/users", {"name": "lise", "domain": "physics", "project": "optics"}, status=201)
+    headers = {"X-Site-User": "lise"}
+    async with served.http.post(served.url + "/v1/sessions", json={"type": "batch", "name": "where"}, headers=headers) as response:
+        assert (await response.json(content_type=None))["detail"] == "lise of physics in default, optics: physics/optics"
 
 
 async def test_notices_follow_the_commit(served: Any) -> None:

@@ -12,11 +12,14 @@ from typing import Any
 
 import asyncpg
 import pytest
+from backendai.manager.access import Caller, Rank, Verb, may
 from backendai.manager.bus import BACKLOG, Bus, Event
 from backendai.manager.store import migrate
 from backendai.manager.store.connect import Address, open_engine
 from backendai.manager.store.engine import Store, Tx, open_store
-from backendai.manager.store.schema import events, metadata, tokens, users
+from backendai.manager.store.owners import Places, find_place, read_caller, visible
+from backendai.manager.store.schema import PROJECT, events, metadata, tokens, users
+from backendai.manager.store.sessions import SESSIONS
 from backendai.model.errors import Failure
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import IntegrityError
@@ -195,6 +198,36 @@ async def test_a_database_of_the_first_schema_is_brought_up_to_date(db_url: str)
 
     found = await store.read(row)
     assert (found.name, found.agent_id) == ("box", None)
+    await store.close()
+
+
+async def test_who_was_there_before_domains_is_in_the_first_project(db_url: str) -> None:
+    """Their account, their sessions and their token go on as if nothing had happened."""
+    from alembic import command
+
+    engine = open_engine(Address.parse(db_url), writing=True, exclusive=False)
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.upgrade(migrate.alembic_config(sync), "0002"))
+        await connection.execute(text("INSERT INTO users (id, name, role, active, uid, gid, created_at) "
+                                      "VALUES ('u', 'ada', 'user', true, 1000, 1000, 0)"))
+        await connection.execute(text("INSERT INTO sessions (id, owner_id, name, type, spec, priority, state, state_since, stop, reason, "
+                                      "hold, created_at) VALUES ('s', 'u', 'old', 'batch', '{}', 10, 'TERMINATED', 0, false, '', '', 0)"))
+    await engine.dispose()
+    store = await open_store(db_url, lambda _: None)
+
+    async def caller(connection: AsyncConnection) -> Caller:
+        return await read_caller(connection, (await connection.execute(select(users))).one())
+
+    ada = await store.read(caller)
+    assert (ada.user.domain, ada.user.projects, ada.project_id, ada.projects) == ("default", ("default",), PROJECT, {PROJECT: Rank.MEMBER})
+    place = await find_place(Places(), store, ada, None)
+    assert place.title == "default/default" and may(ada, Verb.CREATE, place.thing("session"))
+
+    async def mine(connection: AsyncConnection) -> Any:
+        return (await connection.execute(SESSIONS.where(visible(ada)))).one()
+
+    old = await store.read(mine)
+    assert (old.name, old.project, old.domain) == ("old", "default", "default")
     await store.close()
 
 

@@ -1,4 +1,4 @@
-"""An operation: one typed async function with a permission and, as data, how each surface reaches it."""
+"""An operation: one typed async function, which asks ``access.require``, and as data how each surface reaches it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Generic, TypeVar, get_type_hints
 
 import msgspec
@@ -34,13 +33,6 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
     items: tuple[T, ...]
     next: str | None = None
-
-
-class Permission(StrEnum):
-    """Who may call an operation at all; what they may do to one thing is decided by ``access.require``."""
-
-    USER = "user"  # whoever is signed in
-    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +63,6 @@ class Operation:
     http: Http
     input: type[Input]
     output: Any
-    permission: Permission = Permission.USER
     mutates: bool = False
     creates: bool = False
     secret: bool = False
@@ -108,13 +99,13 @@ class Stream:
 
 
 def declare(name: str, run: Callable[[Context, Caller, Any], Awaitable[Any]], method: str, path: str, *, status: int = 200,
-            query: tuple[str, ...] = (), permission: Permission = Permission.USER, mutates: bool = False, creates: bool = False,
+            query: tuple[str, ...] = (), mutates: bool = False, creates: bool = False,
             secret: bool = False) -> Operation:
     """Declare an operation; its input and output are what *run*'s annotations say."""
     hints = get_type_hints(run)
     output = hints.pop("return")
     http = Http(method, path, status, query)
-    return Operation(name, run, http, hints["input"], output, permission, mutates, creates, secret)
+    return Operation(name, run, http, hints["input"], output, mutates, creates, secret)
 
 
 def declare_stream(name: str, method: str, path: str, doc: str, *, query: type[Input] = Nothing, status: int = 200,
@@ -161,10 +152,8 @@ class Registry:
 
 
 async def invoke(context: Context, caller: Caller, operation: Operation, input: Input) -> Any:
-    """Run *operation* for *caller*, whatever surface it came through: check, run, count and audit."""
+    """Run *operation* for *caller*, whatever surface it came through: run, count and audit."""
     with counted(context, caller, operation.name, operation.mutates):
-        if operation.permission is Permission.ADMIN and not caller.admin:
-            raise Failure("forbidden", f"Only an administrator may use {operation.name}; ask yours.")
         return await operation.run(context, caller, input)
 
 
