@@ -11,14 +11,17 @@ from backendai.client.call import ANSWER_S, Call, Sessions, given, make_key
 from backendai.client.house import (
     change_agent,
     change_group,
+    create_booking,
     create_group,
     create_preset,
     get_group,
+    list_bookings,
     list_groups,
     list_presets,
     list_quotas,
     list_slots,
     read_usage,
+    remove_booking,
     remove_group,
     remove_preset,
     remove_quotas,
@@ -55,11 +58,12 @@ if TYPE_CHECKING:
     from backendai.model.views import Agent, Images, Plugin, Ran, SessionStats
 
 __all__ = (  # what is passed on from the modules beside this one
-    "Call", "Sessions", "change_agent", "change_domain", "change_group", "change_project", "change_user", "create_domain", "create_group",
-    "create_preset", "create_project", "create_token", "create_user", "get_domain", "get_group", "get_project", "get_user",
-    "list_domains", "list_groups", "list_members", "list_presets", "list_projects", "list_quotas", "list_slots", "list_tokens",
-    "list_users", "put_member", "read_usage", "remove_domain", "remove_group", "remove_member", "remove_preset", "remove_project",
-    "remove_quotas", "remove_token", "remove_user", "set_quotas", "whoami",
+    "Call", "Sessions", "change_agent", "change_domain", "change_group", "change_project", "change_user", "create_booking",
+    "create_domain", "create_group", "create_preset", "create_project", "create_token", "create_user", "get_domain", "get_group",
+    "get_project", "get_user", "list_bookings", "list_domains", "list_groups", "list_members", "list_presets", "list_projects",
+    "list_quotas", "list_slots", "list_tokens", "list_users", "put_member", "read_usage", "remove_booking", "remove_domain",
+    "remove_group", "remove_member", "remove_preset", "remove_project", "remove_quotas", "remove_token", "remove_user", "set_quotas",
+    "whoami",
 )
 MOST_WAIT_S = 60.0  # that the server lets one request wait
 PAGE = 200  # sessions in one answer, at most

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from backendai.client.call import Call, given, make_key
 
 if TYPE_CHECKING:
-    from backendai.model.views import Agent, Group, Preset, Quota, SlotType, UsageLine
+    from backendai.model.views import Agent, Booking, Group, Preset, Quota, SlotType, UsageLine
 
 
 def list_groups() -> Call[tuple[Group, ...]]:
@@ -68,6 +68,20 @@ def set_quotas(scope: str, limits: Mapping[str, str | int | float | None], group
 
 def remove_quotas(scope: str, group: str | None = None, what: str | None = None) -> Call[None]:
     return Call("DELETE", "/v1/quotas", query={"scope": scope, "group": group, "what": what})
+
+
+def list_bookings() -> Call[tuple[Booking, ...]]:
+    return Call("GET", "/v1/reservations", "Booking", many=True)
+
+
+def create_booking(name: str, scope: str, begins: float, ends: float, key: str = "", **more: Any) -> Call[Booking]:
+    """begins, ends: seconds since the epoch. more: group, agents or count with labels, slots; what is None is left out."""
+    body = {"name": name, "scope": scope, "begins": begins, "ends": ends, **given(more)}
+    return Call("POST", "/v1/reservations", "Booking", body=body, key=key or make_key())
+
+
+def remove_booking(name: str) -> Call[None]:
+    return Call("DELETE", _at("reservations", name))
 
 
 def read_usage(by: str = "slot", since: str | None = None, until: str | None = None) -> Call[tuple[UsageLine, ...]]:

@@ -119,7 +119,6 @@ class Booking:
     ends: float
     state: str
     made_by: str
-    sessions: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,9 @@ EVERY: Mapping[str, Call[Any]] = {
     "list_quotas": calls.list_quotas("user:u", "g"),
     "set_quotas": calls.set_quotas("user:u", {"cpu": 1, "mem": None}, "g"),
     "remove_quotas": calls.remove_quotas("user:u", "g", "cpu"),
+    "list_bookings": calls.list_bookings(),
+    "create_booking": calls.create_booking("b", "project:p", 1.0, 2.0, group="g", agents=["a"], count=1, labels={}, slots={"cpu": 1}),
+    "remove_booking": calls.remove_booking("b"),
     "read_usage": calls.read_usage("day,user", "2026-11-26", "2026-11-27"),
 }
 API = document(built_in())

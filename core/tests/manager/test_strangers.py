@@ -9,7 +9,7 @@ import pytest
 from backendai.manager import access
 from backendai.manager.operations import built_in
 
-from core.tests.manager.world import KEY, NAME, OWNER, World, build
+from core.tests.manager.world import BOOKING, KEY, NAME, OWNER, World, build
 
 REGISTRY = built_in()
 ROUTES = {**{o.name: o.http for o in REGISTRY}, **{s.name: s.http for s in REGISTRY.streams.values()}}
@@ -26,6 +26,7 @@ BODIES: dict[str, list[Any]] = {
     "groups.create": [{"name": "another"}], "groups.update": [{"scheduler": "fifo"}],
     "presets.create": [{"name": "another", "slots": {"cpu": 1}}], "agents.update": [{"cordoned": True}],
     "quotas.set": [{"scope": scope, "limits": {"sessions": 1}} for scope in SCOPES],
+    "bookings.create": [{"name": "another", "scope": scope, "begins": 1e10, "ends": 1e10 + 1, "count": 1} for scope in SCOPES],
     "tokens.create": [{"name": "t", "user": OWNER}, {"name": "t", "agent": True}],
 }
 QUERIES = {
@@ -37,10 +38,10 @@ QUERIES = {
     "images.delete": ["?name=x:1"], "images.build": ["?name=x:1"], "events.watch": ["?follow=false"],
 }
 IDS = {"sessions": ["{session}", f"{OWNER}%2F{NAME}"], "projects": ["{project}", "redwood%2Flaboratory"], "tokens": ["{token}"]}
-NAMES = {"domains": ["redwood"], "users": [OWNER]}
+NAMES = {"domains": ["redwood"], "users": [OWNER], "bookings": [BOOKING]}
 OWN = ("users.update", "tokens.create", "tokens.delete", "projects.remove_member")  # which anyone may use on themselves
 OPEN = {"whoami", "slots.list", "presets.list"}  # which show what everyone may see
-HIDDEN = (NAME, KEY, "laboratory", OWNER)  # of a neighbour; from another domain its name, too
+HIDDEN = (BOOKING, NAME, KEY, "laboratory", OWNER)  # of a neighbour; from another domain its name, too
 STRANGERS = {"outsider": (*HIDDEN, "redwood"), "other-ruler": (*HIDDEN, "redwood"), "neighbour": HIDDEN, "removed": HIDDEN}
 
 

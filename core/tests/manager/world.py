@@ -8,7 +8,7 @@ from typing import Any
 from backendai.manager.store.schema import domains, projects, roles, sessions, tokens, users
 from sqlalchemy import Table, select
 
-OWNER, NAME, KEY = "adamant", "secret-run", "sesame"
+OWNER, NAME, KEY, BOOKING = "adamant", "secret-run", "sesame", "seminar"
 PEOPLE = {  # name: domain, role, role in redwood/laboratory
     OWNER: ("redwood", "user", "member"), "viewer": ("redwood", "user", "viewer"), "member": ("redwood", "user", "member"),
     "chief": ("redwood", "user", "admin"), "ruler": ("redwood", "domain-admin", None), "neighbour": ("redwood", "user", None),
@@ -79,6 +79,9 @@ async def build(served: Any) -> World:
     world = World(served, held, "", project, domain, ids[OWNER])
     assert await world.call("removed", "GET", f"/v1/projects/{project}", status=200), "now the cache knows them as a member"
     await call("DELETE", f"/v1/projects/{project}/members/removed", status=204)
+    node, now = await served.agent("oak"), served.context.clock()
+    booking = {"name": BOOKING, "scope": "project:redwood/laboratory", "begins": now + 60, "ends": now + 120, "agents": [node]}
+    await call("POST", "/v1/reservations", booking, status=201)
     asked = {"type": "batch", "name": NAME, "command": ["true"], "project": "laboratory", "env": {"KEY": KEY}}
     world.session = (await world.call(OWNER, "POST", "/v1/sessions", asked, status=201))["id"]
     return world
