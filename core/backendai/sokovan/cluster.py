@@ -88,7 +88,7 @@ class Cluster:
 
     def set_quotas(self, quotas: Iterable[Quota]) -> None:
         """State the quotas anew, with what is used of them by all who hold; ``hold`` and ``release`` move that."""
-        self._quotas = {(quota.scope, quota.scope_id, quota.what): quota for quota in quotas}
+        self._quotas = dict(sorted(((quota.scope, quota.scope_id, quota.what), quota) for quota in quotas))
 
     def set_bookings(self, bookings: Iterable[Booking]) -> None:
         """State the advance reservations anew."""

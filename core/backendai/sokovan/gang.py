@@ -36,6 +36,10 @@ def find(ground: Ground, wants: Sequence[Want], wishes: Wishes, zones: Array | N
 
     zones: of each agent, -1 for none; None where nobody asks. least_agents: as few as it could ever do with.
     """
+    if len(wants) == 1:
+        if (row := ground.best(wants[0])) is not None:
+            ground.take(row, wants[0])
+        return None if row is None else [row]
     if wishes.one_agent:
         return _together(ground, wants)
     if wishes.zone is Zone.SAME and zones is not None:

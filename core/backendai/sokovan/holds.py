@@ -150,6 +150,8 @@ class Holds:
         table = room.ahead.empty if never else room.ahead.raw if place is None else place.tables[0]
         here = mask if place is None else mask & place.mask
         number = int(here.sum())
+        if not number:
+            return "No agent of its reservation is there and as it asks for; it waits for one that is."
         begin, have, none = (("Needs", "has at all", "no agent is that large; it waits for one that is") if never else
                              ("Waits for", "has free now", "no agent has both free now"))
         lacking = next((a for a in dict.fromkeys(kernels) if not fits([table], Want.of(a, {}), here).any()), None)

@@ -112,7 +112,7 @@ class Talk:
         self._done: set[str] = set()
         self._urged = False  # whether somebody has been asked to make room
         options = room.snapshot.options.preemption
-        self._preempts = options.enabled or options.reclaim
+        self._preempts, self._reclaims = options.enabled or options.reclaim, options.reclaim
         self.tried: list[str] = []
         self.placed: dict[str, Found] = {}
         self.refused: dict[str, Refusal] = dict(aside)
@@ -150,7 +150,7 @@ class Talk:
             self.placed[id] = found
             return Outcome.PLACED
         self.refused[id] = found
-        if self._preempts and not self._urged and found.outcome is Outcome.BLOCKED:
+        if self._preempts and not self._urged and (found.outcome is Outcome.BLOCKED or (self._reclaims and found.cause is Cause.QUOTA)):
             self._urge(waiting)
         return found.outcome
 

@@ -41,7 +41,8 @@ def pack(snapshot: Snapshot) -> bytes:
     """Write *snapshot* down, compressed. The same moment gives the same bytes."""
     view = snapshot.view
     moment = _Moment(
-        view.now, view.slots, tuple(sorted(agents_of(snapshot), key=lambda agent: agent.id)), tuple(snapshot.leases.values()),
+        view.now, view.slots, tuple(sorted(agents_of(snapshot), key=lambda agent: agent.id)),
+        tuple(sorted(snapshot.leases.values(), key=lambda lease: lease.id)),
         tuple(sorted(snapshot.requests.values(), key=lambda request: request.id)),
         _quotas(snapshot), snapshot.bookings, view.accounts, view.usage, snapshot.options,
         () if snapshot.mix is None else tuple(map(tuple, snapshot.mix.tolist())),

@@ -230,7 +230,8 @@ class Room:
         rows = [self.snapshot.rows.get(agent, -1) for agent in request.claim]
         if -1 in rows or len(rows) != len(waiting.kernels):
             return None
-        ground = _Lent(self, None, self.masks.everyone, window, until, None)
+        mask = self.masks.of(request.wishes) if request.wishes.strict else self.masks.everyone
+        ground = _Lent(self, None, mask, window, until, None)
         wants = [self.want(amounts) for amounts in waiting.kernels]
         for row, want in zip(rows, wants, strict=True):
             if not ground.fits(want)[row]:
