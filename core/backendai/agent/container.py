@@ -89,7 +89,7 @@ def environment(order: KernelOrder, of_devices: Mapping[str, str]) -> dict[str, 
     ours = {
         "HOME": HOME,
         "BACKENDAI_SESSION_ID": order.session, "BACKENDAI_SESSION_NAME": order.name, "BACKENDAI_KERNEL_ID": order.kernel,
-        "BACKENDAI_SESSION_ATTEMPT": str(order.attempt), **cluster_variables(order),
+        "BACKENDAI_ATTEMPT": str(order.attempt), **cluster_variables(order),
     }
     return {**ours, **dict.fromkeys(CORE_COUNTS, cores), **order.env, **of_devices}
 

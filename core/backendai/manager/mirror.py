@@ -64,6 +64,7 @@ class Mirror:
         self._unmet: dict[str, int] = {}  # dependencies that are not met, by session
         self._groups: dict[str, str] = {}  # of sessions that wait
         self._lines: tuple[Line, ...] = ()
+        self.together: dict[str, str] = {}  # whose kernels must be on one agent, and why no network could be made between several
 
     @property
     def has_quotas(self) -> bool:
@@ -108,7 +109,7 @@ class Mirror:
             side.bell.set()
             for id, one in side.waiting.items():
                 if id not in side.aside:
-                    fresh.wait(request_of(one))
+                    fresh.wait(request_of(one, id in self.together))
         for node in self.nodes.values():
             self._put(node)
         for one in held:
@@ -121,6 +122,8 @@ class Mirror:
             before = self.nodes.get(node.agent.id)
             if before == node:
                 continue
+            if before is None or before.address != node.address:
+                self.together.clear()  # there may be a way now
             if before is not None and (before.group_id != node.group_id or not node.connected):
                 self._drop(before)
             self.nodes[node.agent.id] = node
@@ -146,6 +149,7 @@ class Mirror:
             if (side := self.sides.get(self._groups.pop(id, ""))) is not None:
                 side.leave(id)
             self._unmet.pop(id, None)
+            self.together.pop(id, None)
 
     def note(self, changes: Iterable[Change], released: Iterable[str] = ()) -> None:
         """Follow what was committed. released: sessions that lack one dependency less."""
@@ -175,8 +179,12 @@ class Mirror:
                 soonest = held.not_before if soonest is None else min(soonest, held.not_before)
                 continue
             side.aside.discard(id)
-            side.cluster.wait(request_of(held))
+            side.cluster.wait(request_of(held, id in self.together))
         return soonest
+
+    def say(self, id: str, hold: str) -> str:
+        """Return why a session waits, with what keeps it from lying on several agents."""
+        return f"{hold} {self.together[id]}" if id in self.together else hold
 
     def unmet(self, id: str) -> int:
         """Return how many sessions one still waits for."""
@@ -263,10 +271,11 @@ class Mirror:
             side.bell.set()
 
 
-def request_of(held: Held) -> Request:
-    """Return a waiting session as the brain sees it."""
+def request_of(held: Held, together: bool = False) -> Request:
+    """Return a waiting session as the brain sees it. together: its kernels must be on one agent, whether it asks for that or not."""
     spec = held.asked
+    wishes = replace(spec.wishes, one_agent=True) if together else spec.wishes
     return Request(
         held.id, held.owner_id, held.project_id, held.domain_id, held.priority, held.created_at,
-        tuple(kernel.amounts for kernel in held.kernels), spec.time_limit_s, spec.wishes, spec.evicted is not None,
+        tuple(kernel.amounts for kernel in held.kernels), spec.time_limit_s, wishes, spec.evicted is not None,
         _claim_decoder.decode(held.claim) if held.claim else (), spec.booking or "", held.array_id or "")

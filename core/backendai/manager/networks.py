@@ -10,7 +10,12 @@ import msgspec
 from backendai.model.errors import Failure
 from backendai.model.network import NetPlan
 from backendai.spec.network_v10 import NetView, SessionNetwork
-from backendai.wire.link import Peer
+from backendai.wire.link import Hello, Peer
+
+
+def reachable(hello: Hello, plugin: str) -> Hello:
+    """Return *hello* without the address of a node where the network plugin does not work: no session may lie there and elsewhere."""
+    return hello if plugin in hello.networks else msgspec.structs.replace(hello, address="")
 
 
 def spans(kernels: Sequence[Peer]) -> bool:
@@ -19,20 +24,21 @@ def spans(kernels: Sequence[Peer]) -> bool:
 
 
 def plan_for(driver: SessionNetwork, plugin: str, network: str, kernels: Sequence[Peer], addresses: Mapping[str, str],
-             taken: Sequence[NetPlan], outward: bool = False) -> NetPlan | None:
+             taken: Sequence[NetPlan], outward: bool = False, titles: Mapping[str, str] | None = None) -> NetPlan | None:
     """Return the plan of a session's network, None where its kernels lie on one agent.
 
     driver, plugin: the network plugin and its name. network: unique, such as ``network_name`` makes it. kernels: in order. addresses: by
     agent, as it said in its hello. taken: every plan in force; one of the same name is returned if it is still right, so that asking
-    again changes nothing. Raise ``Failure('impossible')`` for an agent without an address.
+    again changes nothing. titles: the agents' names, for people. Raise ``Failure('impossible')`` for an agent without an address.
     """
     if not spans(kernels):
         return None
     hosts = {kernel.host: kernel.agent for kernel in kernels}
     agents = list(dict.fromkeys(hosts.values()))
     if lacking := [agent for agent in agents if not addresses.get(agent)]:
-        raise Failure("impossible", f"No other node can reach {', '.join(lacking)}; give these agents an address (`--address`), or ask for "
-                                    "a session on one agent.")
+        named = ", ".join((titles or {}).get(agent, agent) for agent in lacking)
+        raise Failure("impossible", f"No other node can reach {named}: an agent needs an address (`--address`), and what the network "
+                                    f"plugin {plugin} asks for (`bai agents` says what is missing).")
     nodes = {agent: addresses[agent] for agent in agents}
     before = next((plan for plan in taken if plan.network == network), None)
     if before is not None and before.nodes == nodes and before.addresses.keys() == hosts.keys() and before.outward == outward:

@@ -88,7 +88,7 @@ class Placing:
                 try:
                     self._nets[held.id] = self._plan_network(held)
                 except (Failure, Missing, PluginFault) as error:
-                    why[held.id] = f"Its containers lie on several nodes, and no network can be made between them: {error}"
+                    why[held.id] = self._mirror.together[held.id] = f"No network can be made between several nodes: {error}"
         return why
 
     def _plan_network(self, held: Held) -> str:
@@ -97,7 +97,7 @@ class Placing:
         addresses = {id: node.address for id, node in self._mirror.nodes.items()}
         taken = [networks.from_text(text) for text in (*self._settler.leases.nets.values(), *self._nets.values())]
         plan = networks.plan_for(driver, name, networks.network_name(held.id, held.attempt), peers_of(held), addresses, taken,
-                                 held.asked.network is Network.OUTWARD)
+                                 held.asked.network is Network.OUTWARD, {id: node.agent.name for id, node in self._mirror.nodes.items()})
         return "" if plan is None else networks.to_text(plan)
 
     async def _write(self, tx: Tx, some: Sequence[tuple[Held, Placement]], proposal: Proposal, holds: Mapping[str, str],

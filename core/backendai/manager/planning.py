@@ -132,7 +132,8 @@ class Planner:
             if not no and not never:
                 break
             allowed |= {(id, agents) for id, agents in asked.items() if id not in no and id not in never}
-        return Proposal(sight, found.note, found.plan, tuple(placements), {**found.holds, **self._aside(vetoed), **vetoed}, refused)
+        holds = {id: self._mirror.say(id, text) for id, text in found.holds.items()}
+        return Proposal(sight, found.note, found.plan, tuple(placements), {**holds, **self._aside(vetoed), **vetoed}, refused)
 
     async def _plan(self) -> tuple[Sight | None, _Found]:
         group, config, host = self.side.group, self._context.config, self._context.host

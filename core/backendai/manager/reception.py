@@ -10,6 +10,7 @@ from backendai.manager import life
 from backendai.manager.context import Context
 from backendai.manager.dispatch import Channel, Link
 from backendai.manager.held import Held
+from backendai.manager.networks import reachable
 from backendai.manager.reports import apply
 from backendai.manager.settle import Decided, Settler
 from backendai.manager.store.engine import Tx
@@ -104,6 +105,7 @@ class Reception:
 
     async def _take_in(self, tx: Tx, hello: Hello, token: str, now: float) -> Decided:
         """Write the agent's row and what it says of its kernels; what it has lost is over."""
+        hello = reachable(hello, self._context.config.network)
         namesake = await join(tx, hello, self._channels.keys(), now)
         await bind(tx, token, hello, namesake)
         replaced = await self._replace(tx, namesake, hello.name, now) if namesake else ()

@@ -38,7 +38,7 @@ def test_a_kernel_is_told_of_the_others_of_its_session() -> None:
     spec = shape(role="sub", idx=2, hostname="sub2", peers=peers, attempt=3)
     assert variables(spec) == {"SIZE": "4", "REPLICAS": "main:1,sub:3", "HOSTS": "main1,sub1,sub2,sub3", "HOST": "sub2", "ROLE": "sub",
                                "IDX": "2", "RANK": "2", "LOCAL_RANK": "1"}
-    assert spec.env["BACKENDAI_SESSION_ATTEMPT"] == "3"
+    assert spec.env["BACKENDAI_ATTEMPT"] == "3"
 
 
 def test_a_bootstrap_script_runs_before_the_command() -> None:

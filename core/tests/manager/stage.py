@@ -105,6 +105,7 @@ class Box:
     cluster: str = ""
     token: str = ""
     heard: list[FromManager] = field(default_factory=list)
+    networks: tuple[str, ...] = ("null",)
 
     async def connect(self) -> None:
         """Say hello on a new link. A refusal is raised."""
@@ -112,7 +113,7 @@ class Box:
         wire, self.wire = Wire(self), None
         self.untold.clear()
         hello = Hello(PROTOCOL, self.id, self.name, "1", "x86_64", self.cluster, self.capacity, "played", "none", "base", why=self.why,
-                      address=f"{self.name}.example", networks=("null",),
+                      address=f"{self.name}.example", networks=self.networks,
                       kernels=tuple(played.seen for played in self.kernels.values()))
         await self.stage.orchestrator.hello(wire, hello)
         self.wire, self.generation = wire, 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from backendai.manager.networks import from_text, network_name, plan_for, spans, to_text, with_addresses
+from backendai.manager.networks import from_text, network_name, plan_for, reachable, spans, to_text, with_addresses
 from backendai.model.errors import Failure
 from backendai.model.network import NetPlan
 from backendai.testing.null_network import NullNetwork
-from backendai.wire.link import Peer
+from backendai.wire.link import Hello, Peer
 
 NODES = {"a": "192.0.2.1", "b": "192.0.2.2", "c": "", "d": "192.0.2.4"}
 
@@ -51,9 +51,15 @@ def test_asking_again_gives_the_plan_in_force_unless_other_nodes_take_part() -> 
 
 
 def test_an_agent_that_nobody_can_reach_is_named_with_what_to_do() -> None:
-    with pytest.raises(Failure, match=r"can reach c; give these agents an address") as caught:
+    with pytest.raises(Failure, match=r"can reach c: an agent needs an address") as caught:
         plan("a", "c")
     assert caught.value.code == "impossible"
+
+
+def test_a_node_where_the_plugin_does_not_work_is_out_of_reach() -> None:
+    hello = Hello(1, "a", "box", "1", "x86_64", "", {}, "sandbox", "", "host", address="192.0.2.1", networks=("null",))
+    assert reachable(hello, "null") is hello
+    assert reachable(hello, "vxlan").address == ""
 
 
 def test_a_plan_survives_being_kept_as_text() -> None:

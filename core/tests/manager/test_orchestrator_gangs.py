@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from backendai.manager.operations.asking import PartInput, WishesInput
-from backendai.model.session import DEADLINES, SessionState, SessionType
+from backendai.model.session import DEADLINES, Arrange, SessionState, SessionType
 from backendai.wire.link import KernelState as K
 from backendai.wire.link import Want
 
@@ -63,6 +63,38 @@ async def test_a_gang_runs_when_all_run(stage: Stage) -> None:
         assert (await stage.say(id, name, said)).state == shown
     row = await stage.row(id)
     assert row.started_at == stage.now and row.deadline is None
+
+
+async def spread(stage: Stage) -> str:
+    parts = (PartInput(role="main"), PartInput(role="sub"))
+    return await stage.ask(cluster=parts, cpu=1, mem="1g", wishes=WishesInput(arrange=Arrange.SPREAD))
+
+
+async def test_a_gang_on_several_agents_is_told_of_its_network(stage: Stage) -> None:
+    boxes = [await stage.box(name) for name in ("one", "two")]
+    await spread(stage)
+    await stage.look()
+    told = [order for box in boxes for order in orders(box)]
+    assert len(told) == 2 and told[0].net == told[1].net and told[0].net is not None
+    assert told[0].net.nodes == {box.id: f"{box.name}.example" for box in boxes}
+    assert [peer.address for peer in told[0].peers] == [told[0].net.addresses[peer.host] for peer in told[0].peers]
+
+
+async def test_a_gang_stays_on_one_agent_where_no_network_can_join_several(stage: Stage) -> None:
+    boxes = [await stage.box(name, networks=()) for name in ("one", "two")]
+    id = await spread(stage)
+    for _ in range(3):
+        await stage.look()
+    assert sorted(len(orders(box)) for box in boxes) == [0, 2], (await stage.row(id)).hold
+    assert all(order.net is None and len(order.peers) == 2 for box in boxes for order in orders(box))
+
+
+async def test_a_gang_too_large_for_one_agent_says_what_is_missing_for_several(stage: Stage) -> None:
+    boxes = [await stage.box(name, cpu=1, networks=()) for name in ("one", "two")]
+    id = await spread(stage)
+    await stage.look()
+    assert "No other node can reach one, two" in (await stage.row(id)).hold
+    assert not [order for box in boxes for order in orders(box)]
 
 
 @pytest.mark.parametrize(("code", "result"), [(0, "success"), (3, "failure")])
