@@ -19,7 +19,7 @@ from backendai.manager.settle import Settler
 from backendai.manager.sights import Sight, labels_of
 from backendai.manager.worker import Worker
 from backendai.model.units import format_time
-from backendai.plugin.errors import Missing, PluginFault
+from backendai.plugin.errors import Incompatible, Missing, PluginFault
 from backendai.sokovan.plan import Fault, Plan, make_plan
 from backendai.spec import agentselector_v10, scheduler_v10
 from backendai.spec.agentselector_v10 import AgentSelector
@@ -91,8 +91,11 @@ class Planner:
             self._wait_at_most(soonest - now)
         if not side.waiting:
             return True
+        began = time.monotonic()
         proposal = await self.propose()
         missed = await self._placing.commit(proposal, self._worth_saying(proposal.holds))
+        self._context.metrics.planned(side.group.name, time.monotonic() - began, placed=len(proposal.placements) - missed, missed=missed,
+                                      refused=len(proposal.refused), evicted=len(proposal.plan.evictions))
         if missed:
             self._wait_at_most(AGAIN_S)
         return len(proposal.placements) > missed
@@ -140,7 +143,7 @@ class Planner:
         try:
             self._drivers = (await host.variant(scheduler_v10.SPEC, group.scheduler or config.scheduler, group.options.scheduler),
                              await host.variant(agentselector_v10.SPEC, group.selector or config.selector, group.options.selector))
-        except Missing as error:
+        except (Missing, Incompatible) as error:
             return None, _Found(Plan(), dict.fromkeys(self.side.waiting.keys() - self.side.aside, f"{error}; {ASK}."))
         sight = self.sight()
         return sight, await self._decide(sight)

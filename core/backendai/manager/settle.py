@@ -80,8 +80,10 @@ class Settler:
 
     def _ring(self, changes: Sequence[Change]) -> None:
         """Wake whoever waits for one of these sessions, and the orchestrator when capacity came back."""
-        live, bus = self._context.live, self._context.bus
+        live, bus, now = self._context.live, self._context.bus, self._context.clock()
         for before, after in changes:
+            if before.state != after.state:
+                self._context.metrics.moved(after.id, before.state, after.state, before.created_at, now)
             if not is_under_way(after):
                 live.progress.pop(after.id, None)
             for kernel in left(before, after):
