@@ -13,7 +13,7 @@ from tests.parts.image import ROOT
 from tests.parts.serve import serve
 
 HERE = Path(__file__).parent
-NO_BENCHMARK = {"__main__", "table", "load"}
+NO_BENCHMARK = {"__main__", "table", "load", "traces"}
 
 
 def main(names: list[str]) -> int:
