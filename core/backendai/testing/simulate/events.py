@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import perf_counter
+from time import perf_counter, thread_time
 
 from backendai.model.errors import Failure
 from backendai.model.group import GroupOptions
@@ -19,6 +19,7 @@ from backendai.testing.simulate.record import Record
 from backendai.testing.simulate.scene import Scene, Task
 from backendai.testing.simulate.shares import REFRESH_S, Shares
 from backendai.testing.simulate.space import Space
+from backendai.testing.simulate.wake import Wake
 
 PATIENCE_S = 10.0  # of a plan: no plugin that comes to an end takes so long
 Tell = Callable[[int, float], None]
@@ -55,6 +56,8 @@ class _World:
         for agent in scene.agents:
             self._cluster.put_agent(agent)
         self._space = Space(scene.agents)
+        self._wake = Wake(self._space)
+        self._requests = {task.request.id: task.request for task in scene.tasks}
         self._shares = Shares(scene.agents, options.half_life_s)
         self._ends: list[tuple[float, int, int]] = []  # when, task, which attempt
         self._leases: dict[int, Lease] = {}
@@ -80,12 +83,12 @@ class _World:
             tell(self.record.ended, now)
 
     def _arrive(self, i: int) -> bool:
-        """Put a task into the queue; tell whether it could start at once, as far as room goes, so that a plan is worth its time."""
+        """Put a task into the queue; tell whether that is worth a plan."""
         task = self._tasks[i]
         self._cluster.wait(task.request)
         self.record.arrived(i)
         self._waiting += 1
-        return self._options.preemption.enabled or self._space.may_hold(task.request.kernels)
+        return self._wake.comes(task.request) or self._options.preemption.enabled
 
     def _end(self, i: int, attempt: int, when: float) -> bool:
         """End a task, or send it back to the queue when it has made room; tell whether anything has changed."""
@@ -100,6 +103,7 @@ class _World:
         if when < lease.started_at + task.duration_s:  # it was preempted
             self.record.evicted(i)
             self._cluster.wait(task.request)
+            self._wake.comes(task.request)
             self._waiting += 1
         else:
             self.record.finished(i, when)
@@ -107,14 +111,13 @@ class _World:
 
     def _plan(self, now: float) -> None:
         """Ask the brain, and do what it says."""
-        begun = perf_counter()
+        begun, until = thread_time(), perf_counter() + PATIENCE_S
         if now >= self._refreshed + REFRESH_S:
             self._cluster.set_accounts(self._shares.accounts(now))
             self._refreshed = now
         snapshot = self._cluster.freeze(now)
-        until = begun + PATIENCE_S
         plan = make_plan(snapshot, self._scheduler, self._selector, lambda: perf_counter() > until)
-        self.record.planned(perf_counter() - begun, len(plan.placements))
+        self.record.planned(thread_time() - begun, len(plan.placements))
         if plan.fault is not None:
             fault = plan.fault
             raise Failure("plugin-fault", f"The {fault.spec} failed in {fault.hook}() at {now:.0f} s of the trace, with {self._waiting:,} "
@@ -134,8 +137,10 @@ class _World:
             self._leases[i] = lease
             self._space.take(lease)
             self._shares.move(lease, now, 1)
+            self._wake.goes(request)
             self._waiting -= 1
             heapq.heappush(self._ends, (now + task.duration_s, i, self.record.started(i, now)))
+        self._wake.planned(plan, self._requests)
         for victim in plan.evictions:
             self._evict(self._index[victim.victim], now)
         for session, agents in plan.claims.items():

@@ -16,7 +16,7 @@ class Record:
 
     starts: of the first attempt. attempts: how often a task was started. times, used, queue: after each moment the amount of the unit in
     use and how many wait. fragments: (time, share of what is free that the mix cannot use). shares: (time, used and wanted by user).
-    plan_s: seconds of each plan. stopped: it was interrupted.
+    plan_s: seconds that each plan took of a core. stopped: it was interrupted.
     """
 
     def __init__(self, scene: Scene) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from random import Random
 
 import numpy as np
-from backendai.spec.agentselector_v10 import AgentSelector, PlacementView
+from backendai.spec.agentselector_v10 import PlacementView
 from backendai.spec.scheduler_v10 import Attempt, Outcome, QueueView, Reserve, Scheduler
 from backendai.testing.simulate.scene import Choice, Scene, set_up
 from backendai.testing.simulate.trace import Job, Kind, Trace
@@ -41,7 +41,7 @@ class Easy(Scheduler):
                 yield Reserve(waiting.id)
 
 
-class First(AgentSelector):
+class First:
     """The first node with room."""
 
     def scores(self, view: PlacementView) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 from backendai.model.errors import Failure
+from backendai.model.group import GroupOptions, Preemption
 from backendai.sokovan.snapshot import Lease
 from backendai.spec.scheduler_v10 import Attempt, Outcome, QueueView, Reserve, Scheduler
 from backendai.testing.simulate.events import simulate
@@ -96,6 +97,17 @@ def test_who_cannot_start_yet_needs_no_plan() -> None:
     record = simulate(scene(jobs, 1, 2), Strict(), First())
     assert [at for at in record.starts if at < 100] == [0]
     assert len(record.plan_s) == 1 + 20
+
+
+@pytest.mark.parametrize("scheduler", [Strict(), Greedy(), Easy()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("seed", range(8))
+def test_plans_that_are_left_out_would_have_changed_nothing(scheduler: Scheduler, seed: int) -> None:
+    """Where preemption is on, every arrival is worth a plan; here nobody may be preempted, so that is the only difference."""
+    made = scene(random_jobs(Random(seed), 150, 6), 2, 4, Choice(limit=("exact", "x3")[seed % 2]))
+    few = simulate(made, scheduler, First())
+    many = simulate(made, scheduler, First(), GroupOptions(preemption=Preemption(enabled=True)))
+    assert few.starts == many.starts
+    assert len(few.plan_s) < len(many.plan_s)
 
 
 def test_an_interrupt_leaves_what_there_is() -> None:
