@@ -27,12 +27,15 @@ class Wake:
     def comes(self, request: Request) -> bool:
         """Count somebody in; tell whether that is worth a plan."""
         owner = _owner(request)
-        before = self._waiting.get(owner, 0)
+        before, tried = self._waiting.get(owner, 0), self._tried.get(owner, 0)
         self._waiting[owner] = before + 1
-        if not self._space.may_hold(request.kernels) or before > self._tried.get(owner, 0):
+        if before > tried:
             return False
         shortest = self._in_vain.get(_needs(owner, request))
-        return shortest is None or _limit(request) < shortest
+        if self._space.may_hold(request.kernels) and (shortest is None or _limit(request) < shortest):
+            return True
+        self._tried[owner] = tried + 1  # a plan would have tried it, in vain
+        return False
 
     def goes(self, request: Request) -> None:
         """Count out somebody who was placed."""
