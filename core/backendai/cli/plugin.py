@@ -57,7 +57,7 @@ def list_(options: Namespace) -> int:
     from backendai.testing.doctor import list_plugins
 
     settings = _settings(options)
-    with _silent():
+    with silent():
         rows = asyncio.run(list_plugins(settings))
     if options.json:
         return show_json([{"id": r.id, "dist": r.dist, "version": r.version, "state": r.state.value, "why": r.why} for r in rows])
@@ -77,7 +77,7 @@ def check(options: Namespace) -> int:
     given = {**_settings(options).options.get(options.id, {}), **_options(options.option)}
     more = {"image": options.image} if options.image else {}
     results: list[Result] = []
-    with _silent():
+    with silent():
         for result in check_each(kit, options.id, given, **more):
             if not options.json:
                 _show(result, results[-1].why if results else "")
@@ -107,7 +107,7 @@ def doctor(options: Namespace) -> int:
     from backendai.testing.doctor import look
 
     settings = _settings(options)
-    with _silent():
+    with silent():
         findings = asyncio.run(look(settings))
     if options.json:
         show_json([{"plugin": f.plugin, "what": f.what, "mend": f.mend, "grave": f.grave} for f in findings])
@@ -175,7 +175,7 @@ def _plain(report: Report) -> dict[str, Any]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Keep what plugins log from the screen: what matters of it is told in words."""
     import logging
 

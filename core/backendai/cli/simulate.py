@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backendai.cli.plugin import silent
 from backendai.cli.screen import Status, connect, say, show_json, show_table
 from backendai.model.errors import Failure
 
@@ -102,7 +103,7 @@ def _each(scene: Scene, policies: Sequence[Policy], preempt: bool) -> list[Resul
 
     group = GroupOptions(preemption=Preemption(enabled=preempt))
     results: list[Result] = []
-    with Status() as status:
+    with Status() as status, silent():
         for policy in policies:
             with plugins_of(policy) as (scheduler, selector):
                 record = simulate(scene, scheduler, selector, group, _teller(status, str(policy), len(scene.tasks)))

@@ -17,7 +17,7 @@ from backendai.spec import Spec, agentselector_v10, scheduler_v10
 from backendai.spec.agentselector_v10 import AgentSelector
 from backendai.spec.scheduler_v10 import Scheduler
 
-SCHEDULER, SELECTOR = "fifo", "concentrated"
+SCHEDULER, SELECTOR = "backfill", "concentrated"
 
 
 @dataclass(frozen=True, slots=True)
