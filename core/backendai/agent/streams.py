@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import aiohttp
 
+from backendai.agent.container import AGENT, CLUSTER, KERNEL
 from backendai.agent.health import explain
 from backendai.agent.node import Node, describe
 from backendai.agent.output import Output
@@ -26,7 +27,8 @@ CONNECT_S = 10.0
 KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 LAST_WORDS_S = 5.0
 LONG_S: Mapping[Verb, float] = {  # seconds that a whole conversation may take; the others live as long as both sides do
-    Verb.GET: 3600.0, Verb.PUT: 3600.0, Verb.PULL: 3600.0, Verb.BUILD: 3600.0, Verb.IMAGES: 60.0, Verb.REMOVE_IMAGE: 150.0}
+    Verb.GET: 3600.0, Verb.PUT: 3600.0, Verb.PULL: 3600.0, Verb.BUILD: 3600.0, Verb.IMAGES: 60.0, Verb.REMOVE_IMAGE: 150.0,
+    Verb.STATE: 60.0}
 Socket = aiohttp.ClientWebSocketResponse
 Arguments = Mapping[str, Any]
 
@@ -41,7 +43,8 @@ class Streams:
         self.tasks: set[asyncio.Task[None]] = set()
         self._verbs: dict[Verb, Callable[[Socket, Arguments], Awaitable[None]]] = {
             Verb.EXEC: self._exec, Verb.LOGS: self._logs, Verb.GET: self._get, Verb.PUT: self._put, Verb.DIAL: self._dial,
-            Verb.IMAGES: self._images, Verb.PULL: self._pull, Verb.REMOVE_IMAGE: self._remove_image, Verb.BUILD: self._build}
+            Verb.IMAGES: self._images, Verb.PULL: self._pull, Verb.REMOVE_IMAGE: self._remove_image, Verb.BUILD: self._build,
+            Verb.STATE: self._state}
 
     def open(self, wanted: Open) -> None:
         """Dial back for *wanted*."""
@@ -169,6 +172,16 @@ class Streams:
         images = [{"name": i.name, "id": i.id, "size": i.size, "created_at": i.created_at, "command": list(i.command),
                    "labels": dict(i.labels)} for i in found]
         await socket.send_str(control(images=images))
+        await socket.send_str(control(done=True))
+
+    async def _state(self, socket: Socket, arguments: Arguments) -> None:
+        """Tell what the journal has, and what the runtime has that bears our label, so that somebody may compare."""
+        kernels = [{"kernel": id, "state": kernel.entry.state.value, "dropped": kernel.entry.dropped, "container": kernel.entry.container}
+                   for id, kernel in self._reconciler.kernels.items()]
+        found = await self._node.runtime.list({AGENT: self._node.id})
+        containers = [{"id": c.id, "name": c.name, "state": c.state.value, "kernel": c.labels.get(KERNEL, ""),
+                       "cluster": c.labels.get(CLUSTER, "")} for c in found]
+        await socket.send_str(control(kernels=kernels, containers=containers))
         await socket.send_str(control(done=True))
 
     async def _pull(self, socket: Socket, arguments: Arguments) -> None:

@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "slots": "List what nodes lend.",
         "preset": "Make, list and remove named bundles of slots.",
         "quota": "Set, list and remove what domains, projects and users may hold.",
+        "doctor": "Say what is wrong with the platform, and mend it.",
         "reservation": "Make, list and give up advance reservations.",
         "usage": "Show what was held, by whom and when.",
         "image": "List, pull, build and remove images.",

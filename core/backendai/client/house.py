@@ -9,7 +9,7 @@ from urllib.parse import quote
 from backendai.client.call import Call, given, make_key
 
 if TYPE_CHECKING:
-    from backendai.model.views import Agent, Booking, Group, Preset, Quota, SlotType, UsageLine
+    from backendai.model.views import Agent, Booking, Diagnosis, Group, Preset, Quota, SlotType, UsageLine
 
 
 def list_groups() -> Call[tuple[Group, ...]]:
@@ -87,6 +87,11 @@ def remove_booking(name: str) -> Call[None]:
 def read_usage(by: str = "slot", since: str | None = None, until: str | None = None) -> Call[tuple[UsageLine, ...]]:
     """by: any of day, group, domain, project, user, slot, with commas. since, until: days such as 2026-11-26, both included."""
     return Call("GET", "/v1/usage", "UsageLine", {"by": by, "since": since, "until": until}, many=True)
+
+
+def examine(mend: bool = False) -> Call[Diagnosis]:
+    """mend: put right what can safely be put right."""
+    return Call("POST", "/v1/doctor", "Diagnosis", body={"mend": mend})
 
 
 def _at(kind: str, name: str) -> str:

@@ -53,6 +53,7 @@ RULES: Mapping[str, Mapping[Verb, tuple[As, ...]]] = {
     "plugin": {R: ALL},
     "event": {R: (As.OWNER,)},
     "metrics": {R: NONE},
+    "platform's state": {R: NONE, W: NONE},  # its ledgers beside what agents have
     "user inside a session": {X: NONE},  # another one than the account's
     "group": {R: (As.GUEST,), U: (As.GUEST,), C: NONE, W: NONE},
     "preset": {R: ALL, C: NONE, W: NONE},

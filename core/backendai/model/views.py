@@ -135,6 +135,29 @@ class UsageLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be. subject: such as ``agent box``. mend: what was done about it, or what to do.
+
+    mended: it was put right just now. grave: somebody should look at it.
+    """
+
+    subject: str
+    what: str
+    mend: str
+    mended: bool = False
+    grave: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was found. agents: by name, how many kernels were compared there; silent: agents that did not answer, with the reason."""
+
+    findings: tuple[Finding, ...]
+    agents: Mapping[str, int]
+    silent: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """An image on an agent. id: the content's digest."""
 

@@ -36,6 +36,7 @@ class Verb(StrEnum):
     PULL = "pull"  # image; progress, then done
     REMOVE_IMAGE = "remove-image"  # image
     BUILD = "build"  # name; a tar on channel 0 until eof; progress, then done
+    STATE = "state"  # one text message {"kernels": [...], "containers": [...]}, see ``agent.streams``, then done
 
 
 def pack(channel: int, data: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from backendai.manager.operations import (
     agents,
     bookings,
+    doctor,
     domains,
     groups,
     images,
@@ -25,7 +26,7 @@ def built_in() -> Registry:
     """Return a registry of the platform's own operations."""
     registry = Registry()
     for module in (
-        sessions, agents, groups, presets, quotas, bookings, usage, images, domains, projects, users, tokens, plugins,
+        sessions, agents, groups, presets, quotas, bookings, usage, doctor, images, domains, projects, users, tokens, plugins,
     ):
         for operation in module.OPERATIONS:
             registry.add(operation)
