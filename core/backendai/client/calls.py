@@ -14,6 +14,7 @@ from backendai.client.house import (
     create_booking,
     create_group,
     create_preset,
+    examine,
     get_group,
     list_bookings,
     list_groups,
@@ -59,11 +60,11 @@ if TYPE_CHECKING:
 
 __all__ = (  # what is passed on from the modules beside this one
     "Call", "Sessions", "change_agent", "change_domain", "change_group", "change_project", "change_user", "create_booking",
-    "create_domain", "create_group", "create_preset", "create_project", "create_token", "create_user", "get_domain", "get_group",
-    "get_project", "get_user", "list_bookings", "list_domains", "list_groups", "list_members", "list_presets", "list_projects",
-    "list_quotas", "list_slots", "list_tokens", "list_users", "put_member", "read_usage", "remove_booking", "remove_domain",
-    "remove_group", "remove_member", "remove_preset", "remove_project", "remove_quotas", "remove_token", "remove_user", "set_quotas",
-    "whoami",
+    "create_domain", "create_group", "create_preset", "create_project", "create_token", "create_user", "examine", "get_domain",
+    "get_group", "get_project", "get_user", "list_bookings", "list_domains", "list_groups", "list_members", "list_presets",
+    "list_projects", "list_quotas", "list_slots", "list_tokens", "list_users", "put_member", "read_usage", "remove_booking",
+    "remove_domain", "remove_group", "remove_member", "remove_preset", "remove_project", "remove_quotas", "remove_token", "remove_user",
+    "set_quotas", "whoami",
 )
 MOST_WAIT_S = 60.0  # that the server lets one request wait
 PAGE = 200  # sessions in one answer, at most

@@ -86,11 +86,10 @@ async def _quotas(connection: AsyncConnection) -> list[Finding]:
 
 
 async def _sessions(connection: AsyncConnection, now: float) -> list[Finding]:
-    found = []
     late = select(sessions.c.name, sessions.c.state, sessions.c.deadline).where(sessions.c.deadline < now - LATE_S)
-    for row in await connection.execute(late):
-        found.append(Finding(f"session {row.name}", f"It is {row.state} for {format_seconds(now - row.deadline)} longer than it may.",
-                             "The orchestrator acts within seconds; look at /readyz and the manager's log.", grave=True))
+    found = [Finding(f"session {row.name}", f"It is {row.state} for {format_seconds(now - row.deadline)} longer than it may.",
+                     "The orchestrator acts within seconds; look at /readyz and the manager's log.")
+             for row in await connection.execute(late)]
     silent = select(func.count()).select_from(sessions).where(
         sessions.c.state == SessionState.PENDING.value, sessions.c.hold == "", sessions.c.stop.is_(False),
         sessions.c.state_since < now - LATE_S)
@@ -129,7 +128,8 @@ def compare(agent: str, name: str, before: Books, after: Books, answer: Mapping[
             yield Finding(f"agent {name}", f"The session {held.session} should have a kernel there that it knows nothing of.", again)
         elif (held.state == still.state == journal[id]["state"] == KernelState.RUNNING.value
               and boxes.get(id, {}).get("state") != "running"):
-            yield Finding(f"agent {name}", f"The container of the session {held.session} should run, and its runtime has none that does.", again)
+            said = f"The container of the session {held.session} should run, and its runtime has none that does."
+            yield Finding(f"agent {name}", said, again)
     for id, one in journal.items():
         if id not in before.held and id not in after.held and not one["dropped"] and one["state"] not in _ENDED:
             yield Finding(f"agent {name}", f"It has the kernel {id}, which nobody wants there.", again)

@@ -72,6 +72,14 @@ def test_a_reservation_is_made_listed_and_given_up(here: Bai) -> None:
     assert here("reservation", "rm", "demo").out == "demo\n"
 
 
+def test_the_doctor_compares_a_real_agent(here: Bai, lab: str) -> None:
+    assert lab
+    said = here("doctor", "--json").json
+    assert [finding for finding in said["findings"] if finding["grave"]] == [] and said["silent"] == {}
+    assert sum(said["agents"].values()) >= 1
+    assert here("doctor", "--mend").code == 0
+
+
 @pytest.mark.parametrize(("text", "rule"), [
     ("network:3h", {"kind": "network", "after_s": 10800.0}),
     ("utilization:1h,cpu=0.05,mem=0.1,warn=1m",

@@ -77,6 +77,7 @@ EVERY: Mapping[str, Call[Any]] = {
     "list_quotas": calls.list_quotas("user:u", "g"),
     "set_quotas": calls.set_quotas("user:u", {"cpu": 1, "mem": None}, "g"),
     "remove_quotas": calls.remove_quotas("user:u", "g", "cpu"),
+    "examine": calls.examine(True),
     "list_bookings": calls.list_bookings(),
     "create_booking": calls.create_booking("b", "project:p", 1.0, 2.0, group="g", agents=["a"], count=1, labels={}, slots={"cpu": 1}),
     "remove_booking": calls.remove_booking("b"),
@@ -183,7 +184,7 @@ def test_a_key_is_made_up_for_each_creation() -> None:
 def test_only_what_may_be_sent_twice_is_repeatable() -> None:
     risky = {name for name, call in EVERY.items() if not call.repeatable}
     assert risky == {"stop_session", "exec_in_session", "pull_image", "build_image", "change_user", "change_group", "change_agent",
-                     "change_domain", "change_project", "set_quotas"}
+                     "change_domain", "change_project", "set_quotas", "examine"}
 
 
 def test_a_body_has_what_was_asked_for() -> None:

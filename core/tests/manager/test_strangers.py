@@ -26,6 +26,7 @@ BODIES: dict[str, list[Any]] = {
     "groups.create": [{"name": "another"}], "groups.update": [{"scheduler": "fifo"}],
     "presets.create": [{"name": "another", "slots": {"cpu": 1}}], "agents.update": [{"cordoned": True}],
     "quotas.set": [{"scope": scope, "limits": {"sessions": 1}} for scope in SCOPES],
+    "doctor.examine": [{"mend": False}, {"mend": True}],
     "bookings.create": [{"name": "another", "scope": scope, "begins": 1e10, "ends": 1e10 + 1, "count": 1} for scope in SCOPES],
     "tokens.create": [{"name": "t", "user": OWNER}, {"name": "t", "agent": True}],
 }
