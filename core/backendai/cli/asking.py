@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from backendai.cli.screen import names_at
+from backendai.cli.wanting import add_wants, wants
 from backendai.client.calls import NewSession
 from backendai.model.errors import Failure
 from backendai.model.session import Mount, Network, SessionType
@@ -20,7 +21,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("-r", "--resources", default="", metavar="SLOTS", help="such as cpu=1,mem=512m")
     add("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable; NAME alone takes yours")
     add("--name", help="by which to call it; one is made up when left out")
-    add("--timeout", metavar="TIME", help="end it after running so long, such as 10m")
+    add("--timeout", "--time-limit", metavar="TIME", help="end it after running so long, such as 10m")
     add("-d", "--detach", action="store_true", help="do not wait; print its id")
     add("-v", "--mount", action="append", default=[], metavar="SOURCE:TARGET[:ro]", help="a folder of the node, where its agent allows it")
     add("-w", "--workdir", metavar="PATH", help="where to begin; /home/work when left out")
@@ -32,6 +33,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--preset", metavar="NAME", help="a named bundle of slots; see `bai preset ls`")
     add("--reservation", metavar="NAME", help="run in this advance reservation")
     add("--tag", action="append", default=[], help="for you to find it by")
+    add_wants(parser)
 
 
 def name_group(parser: ArgumentParser) -> None:
@@ -62,7 +64,8 @@ def new_session(options: Namespace, type: SessionType, command: Sequence[str] = 
         type, options.name, options.image, tuple(command), dict(map(read_variable, options.env)), read_slots(options.resources),
         options.priority, read_time("--timeout", options.timeout), read_time("--grace", options.grace),
         options.network and Network(options.network), tuple(map(_mount, options.mount)), options.workdir, tuple(options.tag),
-        project=options.project, group=options.group, preset=options.preset, reservation=options.reservation)
+        project=options.project, group=options.group, preset=options.preset, reservation=options.reservation,
+        **wants(options))
 
 
 def read_slots(text: str) -> dict[str, str]:

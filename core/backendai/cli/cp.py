@@ -11,7 +11,7 @@ from backendai.client.copy import download, upload
 from backendai.model.errors import Failure
 from backendai.model.units import format_bytes
 
-_REMOTE = re.compile(r"([A-Za-z0-9][\w.%-]*):(.*)", re.DOTALL)
+_REMOTE = re.compile(r"([A-Za-z0-9][\w.%-]*(?::[a-z][a-z-]*\d+(?=:))?):(.*)", re.DOTALL)  # a container of it may be named
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -44,11 +44,17 @@ def facts(session: dict[str, Any]) -> dict[str, str]:
         "image": session["image"] or "the agent's default",
         "command": shlex.join(session["command"]),
         "slots": slots(session["slots"]),
+        **{kernel["name"]: _kernel(kernel) for kernel in session.get("kernels") or ()},
         "agent": session["agent"] or "",
         "network": session["network"],
         "mounts": ", ".join(f"{m['source']}:{m['target']}{':ro' if m['readonly'] else ''}" for m in session["mounts"]),
         "environment": " ".join(f"{name}={shlex.quote(value)}" for name, value in session["env"].items()),
         "priority": str(session["priority"]),
+        "attempt": "" if session.get("attempt", 1) == 1 else str(session["attempt"]),
+        "not before": "" if session.get("not_before") is None else clock(session["not_before"]),
+        "after": ", ".join(f"{after['session']} ({after['kind']})" for after in session.get("after") or ()),
+        "preemptible": session.get("evicted") or "",
+        "array": _array(session.get("array")),
         "time limit": "" if limit is None else format_seconds(limit),
         "tags": ", ".join(session["tags"]),
         "created": _moment(session["created_at"]),
@@ -59,3 +65,14 @@ def facts(session: dict[str, Any]) -> dict[str, str]:
 
 def _moment(at: float | None) -> str:
     return "" if at is None else f"{clock(at)} ({age(at)} ago)"
+
+
+def _kernel(kernel: dict[str, Any]) -> str:
+    code = kernel["exit_code"]
+    words = (kernel["state"] or "waits", kernel["agent"] and f"on {kernel['agent']}", code is not None and f"exit {code}",
+             slots(kernel["slots"]))
+    return ", ".join(word for word in words if word)
+
+
+def _array(array: dict[str, Any] | None) -> str:
+    return "" if array is None else f"{array['id']}, number {array['index']} of {array['size']}"

@@ -21,6 +21,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-A", "--everyone", action="store_true", help="not only yours: all that you may see")
     parser.add_argument("--user", metavar="NAME", help="those of a user, as far as you may see them")
     name_project(parser, help="everyone's in a project of yours")
+    parser.add_argument("--arrays", action="store_true", help="each session of an array in a line of its own")
     parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
 
 
@@ -40,7 +41,8 @@ def run(options: Namespace) -> int:
     columns = [(head, key) for head, key in (("OWNER", "owner"), ("PROJECT", "project"), ("DOMAIN", "domain"))
                if len({session[key] for session in page["items"]}) > 1]  # what is the same for all need not be said
     heads = ["NAME", *(head for head, _ in columns), "ID", "TYPE", "STATE", "EXIT", "IMAGE", "AGENT", "SLOTS", "AGE", "WHY"]
-    show_table(heads, [_row(session, [key for _, key in columns]) for session in page["items"]])
+    show_table(heads, [_row(session, [key for _, key in columns]) for session in
+                       (page["items"] if options.arrays else fold(page["items"]))])
     if page["next"]:
         say(f"The newest {len(page['items'])} are shown; -n N shows more.")
     return 0
@@ -57,6 +59,28 @@ def collect(client: Client, all: bool, most: int | None, **whose: Any) -> dict[s
         cursor = page["next"]
         if cursor is None or (most is not None and len(items) >= most):
             return {"items": items, "next": cursor}
+
+
+def fold(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the sessions of an array that are in the same state together, as one: ``train-[0,1,5]`` or ``train-[3 of them]``."""
+    rows: list[dict[str, Any]] = []
+    places: dict[tuple[str, str], int] = {}
+    members: dict[int, list[int]] = {}
+    for session in items:
+        array = session.get("array")
+        if array is None:
+            rows.append(session)
+            continue
+        at = places.setdefault((array["id"], session["state"]), len(rows))
+        if at == len(rows):
+            rows.append(session)
+        members.setdefault(at, []).append(array["index"])
+    for at, indices in members.items():
+        if len(indices) > 1:
+            some = ",".join(map(str, sorted(indices))) if len(indices) <= 5 else f"{min(indices)}..{max(indices)}: {len(indices)}"
+            one = rows[at]
+            rows[at] = {**one, "id": one["array"]["id"], "name": f"{one['name'].rpartition('-')[0]}-[{some}]", "exit_code": None}
+    return rows
 
 
 def _row(session: dict[str, Any], more: list[str]) -> list[str]:

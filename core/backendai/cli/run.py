@@ -31,6 +31,8 @@ def run(options: Namespace) -> int:
     new = new_session(options, SessionType.BATCH, options.command)
     with connect() as client:
         session = client.raw(calls.create_session(new))
+        if options.array is not None:
+            return show_json(session) if options.json else print_array(session)
         if options.detach:
             return show_json(session) if options.json else print_id(session)
         session = stay(client, session, lambda: _watch(client, session, options.json))
@@ -44,6 +46,14 @@ def run(options: Namespace) -> int:
 def print_id(session: dict[str, Any]) -> int:
     """Print a session's id alone; return the exit status of success."""
     sys.stdout.write(f"{session['id']}\n")
+    return 0
+
+
+def print_array(session: dict[str, Any]) -> int:
+    """Print the id of the array that a session is the first of."""
+    name = session["name"].rpartition("-")[0]
+    say(f"{session['array']['size']} sessions wait. See `bai ps`; `bai stop {name}` stops them all.")
+    sys.stdout.write(f"{session['array']['id']}\n")
     return 0
 
 

@@ -167,10 +167,11 @@ class AsyncClient:
         """Return what a session uses."""
         return await self.do(calls.stats_of_session(session))
 
-    async def logs(self, session: str, follow: bool = False, tail: int | None = None) -> AsyncIterator[tuple[int, bytes]]:
+    async def logs(self, session: str, follow: bool = False, tail: int | None = None,
+                   attempt: int | None = None) -> AsyncIterator[tuple[int, bytes]]:
         """Yield the output as (1 for standard output or 2 for standard error, bytes). follow: until the session has ended."""
         cutter = Deframer()
-        async with self._send(calls.logs_of_session(session, follow, tail)) as answer:
+        async with self._send(calls.logs_of_session(session, follow, tail, attempt)) as answer:
             async for piece in answer.content.iter_any():
                 for frame in cutter.feed(piece):
                     yield frame

@@ -80,6 +80,10 @@ class NewSession:
     time_limit_s: of running. grace_s: from SIGTERM to SIGKILL. mounts: folders of the node. workdir: an absolute path.
     project: NAME or DOMAIN/NAME, your own when left out.
     group: the resource group. preset: a named bundle of slots. reservation: an advance one to run in.
+    cluster: containers by role, ``[{"role": "main"}, {"role": "sub", "count": 3}]``, and each with slots, image and command of its own
+    where it needs them. wishes: where; agents, avoid, labels, arrange, zone, one_agent, strict. bootstrap: a shell script that runs before
+    the command. not_before: seconds since the epoch. after: ``[{"session": "first", "kind": "afterok"}]``. retry: count, backoff_s,
+    exit_codes. evicted: requeue or end, where it may make room for others. array: ``0-99%10``; the answer is the first.
     """
 
     type: SessionType = SessionType.BATCH
@@ -99,6 +103,14 @@ class NewSession:
     group: str | None = None
     preset: str | None = None
     reservation: str | None = None
+    cluster: Sequence[Mapping[str, Any]] = ()
+    wishes: Mapping[str, Any] = field(default_factory=dict)
+    bootstrap: str | None = None
+    not_before: float | None = None
+    after: Sequence[Mapping[str, str]] = ()
+    retry: Mapping[str, Any] = field(default_factory=dict)
+    evicted: str | None = None
+    array: str | None = None
 
     def body(self) -> dict[str, Any]:
         """Return it as the API takes it."""
@@ -134,8 +146,8 @@ def stats_of_session(session: str) -> Call[SessionStats]:
     return Call("GET", _session(session, "stats"), "SessionStats")
 
 
-def logs_of_session(session: str, follow: bool = False, tail: int | None = None) -> Call[None]:
-    return Call("GET", _session(session, "logs"), query={"follow": follow or None, "tail": tail})
+def logs_of_session(session: str, follow: bool = False, tail: int | None = None, attempt: int | None = None) -> Call[None]:
+    return Call("GET", _session(session, "logs"), query={"follow": follow or None, "tail": tail, "attempt": attempt})
 
 
 def exec_in_session(session: str, argv: Sequence[str], stdin: str = "", env: Mapping[str, str] | None = None, user: str | None = None,

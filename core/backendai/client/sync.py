@@ -104,12 +104,12 @@ class Client:
         """Return what a session uses."""
         return self.do(calls.stats_of_session(session))
 
-    def logs(self, session: str, follow: bool = False, tail: int | None = None) -> Iterator[tuple[int, bytes]]:
+    def logs(self, session: str, follow: bool = False, tail: int | None = None, attempt: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Yield the output as (1 for standard output or 2 for standard error, bytes). follow: until the session has ended."""
         from backendai.wire.frames import Deframer
 
         cutter = Deframer()
-        for piece in self.http.stream(calls.logs_of_session(session, follow, tail)):
+        for piece in self.http.stream(calls.logs_of_session(session, follow, tail, attempt)):
             yield from cutter.feed(piece)
 
     def exec(self, session: str, argv: Sequence[str], stdin: str = "", env: Mapping[str, str] | None = None, workdir: str | None = None,

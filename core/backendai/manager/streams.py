@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import WSMsgType, web
 from sqlalchemy import Row, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager import image_streams
 from backendai.manager.access import Caller, Thing, Verb, require
 from backendai.manager.answering import CLOSE_S, Handler, begin, body, break_off, counted_handler, keep_alive, while_feeding
 from backendai.manager.context import Context
 from backendai.manager.guard import guarded
+from backendai.manager.held import MAIN
 from backendai.manager.live import Conversation
 from backendai.manager.operations.asking import check_env
 from backendai.manager.operations.registry import Input, invalid
@@ -50,7 +50,7 @@ class Start(Input, frozen=True):
 
 
 class Target(NamedTuple):
-    """A session's main container. agent: where it is, None while it was not placed."""
+    """A container of a session. agent: where it is, None while it was not placed."""
 
     session: Row[Any]
     kernel: str
@@ -80,11 +80,11 @@ async def logs(context: Context, caller: Caller, request: web.Request) -> web.St
         await response.write(said if text else frame(STDERR, said))
         break_off(request)
 
-    row = await find_session(context, caller, request.match_info["id"])
+    row, name = await _named(context, caller, request, Verb.READ)
     if query.follow:
         await begin(request, response, broken)
         row = await context.bus.until(row.id, lambda: _begun(context, caller, row.id))
-    target = await _target(context, row)
+    target = await _target(context, row, name, query.attempt)
     if target.agent is not None:
         arguments = {"kernel": target.kernel, "follow": query.follow, "tail": query.tail}
         try:
@@ -279,23 +279,31 @@ async def _begun(context: Context, caller: Caller, id: str) -> Row[Any] | None:
 
 async def _running(context: Context, caller: Caller, request: web.Request) -> Target:
     """Return the session that the address names, if it runs and *caller* may touch it."""
-    row = await find_session(context, caller, request.match_info["id"], Verb.EXEC)
+    row, name = await _named(context, caller, request, Verb.EXEC)
     if row.state != SessionState.RUNNING:
         said = "has ended" if row.state in FINAL else f"is {row.state}"
         raise Failure("conflict", f"{row.name} {said}; this works only while a session is RUNNING.")
-    return await _target(context, row)
+    return await _target(context, row, name)
 
 
-async def _target(context: Context, row: Row[Any]) -> Target:
-    query = select(kernels.c.id, kernels.c.agent_id).where(kernels.c.session_id == row.id, kernels.c.role == "main", kernels.c.idx == 1)
+async def _named(context: Context, caller: Caller, request: web.Request, verb: Verb) -> tuple[Row[Any], str]:
+    """Return the session that the address names, and the name of the container behind a colon, ``main1`` where there is none."""
+    session, _, name = request.match_info["id"].partition(":")
+    return await find_session(context, caller, session, verb), name or MAIN
 
-    async def job(connection: AsyncConnection) -> Target:
-        found = (await connection.execute(query)).first()
-        if found is None:
-            raise Failure("not-found", f"{row.name} was removed.")
+
+async def _target(context: Context, row: Row[Any], name: str, attempt: int | None = None) -> Target:
+    """Return where a container of *row* is. attempt: an earlier one, None for the present one."""
+    query = select(kernels.c.id, kernels.c.agent_id, kernels.c.role, kernels.c.idx).where(
+        kernels.c.session_id == row.id, kernels.c.attempt == (row.attempt if attempt is None else attempt))
+    rows = (await context.store.read(lambda connection: connection.execute(query))).all()
+    found = next((one for one in rows if f"{one.role}{one.idx}" == name), None)
+    if found is not None:
         return Target(row, found.id, found.agent_id)
-
-    return await context.store.read(job)
+    if not rows:
+        raise Failure("not-found", f"{row.name} was removed." if attempt is None else f"{row.name} has had {row.attempt} attempts so far.")
+    names = ", ".join(sorted(f"{one.role}{one.idx}" for one in rows)[:20])
+    raise Failure("not-found", f"{row.name} has no container {name!r}; it has {names}.")
 
 
 @asynccontextmanager

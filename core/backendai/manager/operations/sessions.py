@@ -74,7 +74,7 @@ class DeleteSession(Input, frozen=True):
 
 
 class StatsOfSession(Input, frozen=True):
-    """id: as for get."""
+    """id: as for get; with ``:sub1`` behind it that container alone."""
 
     id: str
 
@@ -220,7 +220,8 @@ async def _forget(context: Context, caller: Caller, row: Row[Any]) -> None:
 
 async def stats(context: Context, caller: Caller, input: StatsOfSession) -> SessionStats:
     """Show what a session uses, as its agent measured it last."""
-    row = await find_session(context, caller, input.id)
+    id, _, name = input.id.partition(":")
+    row = await find_session(context, caller, id)
     query = (select(kernels, agents.c.name.label("agent")).select_from(kernels.outerjoin(agents, kernels.c.agent_id == agents.c.id))
              .where(kernels.c.session_id == row.id, kernels.c.attempt == row.attempt)
              .order_by(kernels.c.role != "main", kernels.c.role, kernels.c.idx))
@@ -229,7 +230,8 @@ async def stats(context: Context, caller: Caller, input: StatsOfSession) -> Sess
         return (await connection.execute(query)).all()
 
     return SessionStats(row.id, tuple(
-        KernelStats(k.id, k.role, k.idx, k.agent, k.state, context.live.usage.get(k.id)) for k in await context.store.read(job)))
+        KernelStats(k.id, k.role, k.idx, k.agent, k.state, context.live.usage.get(k.id)) for k in await context.store.read(job)
+        if name in ("", f"{k.role}{k.idx}")))
 
 
 OPERATIONS = (

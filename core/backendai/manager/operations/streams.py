@@ -16,9 +16,13 @@ TAR = "application/x-tar"
 
 
 class LogsQuery(Input, frozen=True):
-    """follow: until the session has ended. tail: only the last so many lines. format: frames, or text for both streams as one."""
+    """follow: until the session has ended. tail: only the last so many lines. format: frames, or text for both streams as one.
+
+    attempt: of a session that was tried again, an earlier one.
+    """
 
     follow: bool = False
+    attempt: int | None = None
     tail: int | None = None
     format: Literal["frames", "text"] = "frames"
 
