@@ -122,7 +122,7 @@ def test_the_surface_shows_everything_that_it_is_to_freeze() -> None:
     lines = set(surface.text().splitlines())
     assert {
         "accelerator_v21 arity many",
-        "scheduler_v10 hook attempts(view: QueueView) -> Generator[Attempt, Outcome, None] "
+        "scheduler_v10 hook attempts(view: QueueView) -> Generator[Attempt | Reserve, Outcome, None] "
         "[required, deadline_s=1.0, on_error=raise, first]",
         "hook_v20 hook async authorize(credentials: Credentials) -> User | None "
         "[optional, deadline_s=10.0, on_error=deny, first, not-yet-fired]",

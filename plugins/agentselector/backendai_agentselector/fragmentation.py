@@ -37,14 +37,15 @@ class Fragmentation:
                 raise ValueError("typical is a number of kinds of containers, 1 or more")
 
     def __init__(self, config: Config | None = None) -> None:
-        self._typical = (config or self.Config()).typical
+        self._most = (config or self.Config()).typical
+        self._memo: tuple[PlacementView, int, Typical] | None = None  # a mix is read once, and not for each container
 
     @hookimpl
     def scores(self, view: PlacementView) -> NDArray[np.float64]:
         """Prefer agents without slots that the container has no use for, then the least increase of fragments, then the fullest."""
         worse = np.zeros(len(view.agents), dtype=np.int64)
         for slot in accelerators(view):
-            of = typical(view, slot, self._typical)
+            of = self._typical(view, slot)
             devices = _devices(view, slot)
             for begin in range(0, len(worse), BLOCK):
                 some = slice(begin, begin + BLOCK)
@@ -64,11 +65,25 @@ class Fragmentation:
         able = np.flatnonzero(free >= request)
         if slot is None or not len(able):
             return int(np.where(free >= request, free, MOST).argmin())
-        of = typical(view, slot, self._typical)
+        of = self._typical(view, slot)
         devices, alone = np.maximum(free, 0)[None, :], np.zeros_like(able)
         fit = fitting(np.maximum(view.free - view.request, 0), of)
         after = _with_part(summed(devices, of).of(alone), devices.sum(axis=1)[alone], free[able], request, fit[alone], of)
         return int(able[np.lexsort((able, free[able], after))[0]])
+
+    def _typical(self, view: PlacementView, slot: int) -> Typical:
+        memo = self._memo
+        if memo is not None and memo[1] == slot and _same_mix(memo[0], view):
+            return memo[2]
+        of = typical(view, slot, self._most)
+        if view.mix is not None and not view.mix.flags.writeable:
+            self._memo = (view, slot, of)
+        return of
+
+
+def _same_mix(one: PlacementView, other: PlacementView) -> bool:
+    """Tell whether two views have the very same mix, by identity: arrays that nobody can write to stay as they are."""
+    return one.mix is other.mix and one.weights is other.weights and one.devices.keys() == other.devices.keys()
 
 
 def _devices(view: PlacementView, slot: int) -> Ints:

@@ -10,13 +10,15 @@ import pytest
 from backendai.spec.agentselector_v10 import PlacementView
 from backendai_agentselector.concentrated import Concentrated
 from backendai_agentselector.dispersed import Dispersed
+from backendai_agentselector.fragmentation import Fragmentation
+from backendai_agentselector.roundrobin import RoundRobin
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 SLOTS = ("cpu", "mem", "gpu")
 GIB = 1 << 30
 Amounts = Mapping[str, int]
-Selector = Concentrated | Dispersed
+Selector = Concentrated | Dispersed | Fragmentation | RoundRobin
 
 
 def row(amounts: Amounts) -> list[int]:
@@ -52,9 +54,15 @@ def test_concentrated_takes_the_fullest_that_has_room() -> None:
     assert chosen(Concentrated(), view(JOB, [free(CPU), free(CPU, cpu=6000), free(CPU, cpu=3000)])) == 1
 
 
-def test_concentrated_keeps_those_who_need_no_accelerator_off_them() -> None:
+@pytest.mark.parametrize("selector", [Concentrated(), Dispersed(), Fragmentation(), RoundRobin()], ids=lambda one: type(one).__name__)
+def test_those_who_need_no_accelerator_stay_off_them(selector: Selector) -> None:
+    full = free(CPU, cpu=7000, mem=31 * GIB)
+    assert chosen(selector, view(JOB, [free(GPU), full], last=[0, 9])) == 1
+    assert chosen(selector, view(JOB, [free(GPU, cpu=7000, mem=31 * GIB), free(CPU)], last=[0, 9])) == 1
+
+
+def test_concentrated_takes_the_fullest_accelerator_node_for_who_needs_one() -> None:
     nodes = [free(GPU, cpu=6000, mem=16 * GIB), free(CPU)]
-    assert chosen(Concentrated(), view(JOB, nodes)) == 1
     assert chosen(Concentrated(), view({**JOB, "gpu": 1000}, [nodes[0], free(GPU)])) == 0
 
 
@@ -67,6 +75,16 @@ def test_dispersed_takes_the_fewest_containers_and_then_whoever_waited_longest()
     assert chosen(Dispersed(), view(JOB, alike, kernels=[2, 1, 3])) == 1
     assert chosen(Dispersed(), view(JOB, alike, kernels=[1, 1, 1], last=[7, 9, 3])) == 2
     assert chosen(Dispersed(), view(JOB, alike, kernels=[2, 1, 1], last=[1, 9, 3])) == 2
+
+
+def test_roundrobin_takes_whoever_waited_longest() -> None:
+    nodes = [free(CPU), free(CPU, cpu=4000), free(CPU, cpu=7000)]
+    assert chosen(RoundRobin(), view(JOB, nodes, last=[7, 9, 3])) == 2
+    assert chosen(RoundRobin(), view(JOB, nodes, last=[7, 0, 0])) == 1
+
+
+def test_roundrobin_goes_round() -> None:
+    assert fill(RoundRobin(), 4, 8) == [2, 2, 2, 2]
 
 
 def test_a_share_outweighs_any_number_of_containers() -> None:
@@ -133,7 +151,7 @@ def views(draw: st.DrawFn) -> PlacementView:
     return view(request, nodes, kernels, last)
 
 
-selectors = pytest.mark.parametrize("selector", [Concentrated(), Dispersed()], ids=lambda selector: type(selector).__name__)
+selectors = pytest.mark.parametrize("selector", [Concentrated(), Dispersed(), RoundRobin()], ids=lambda selector: type(selector).__name__)
 
 
 @selectors
@@ -170,4 +188,4 @@ def test_the_two_disagree_where_only_fullness_differs(seen: PlacementView) -> No
                           np.zeros_like(seen.kernels), np.zeros_like(seen.last_used))
     concentrated, dispersed = Concentrated().scores(alike), Dispersed().scores(alike)
     assume(concentrated.max() - concentrated.min() > 1e-6)
-    assert dispersed[concentrated.argmax()] == pytest.approx(dispersed.min(), abs=1e-6)
+    assert dispersed[concentrated.argmax()] == pytest.approx(dispersed.min(), abs=2.0 ** -16)  # the steps in which it sees shares

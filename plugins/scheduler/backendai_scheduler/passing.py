@@ -50,10 +50,10 @@ def in_turn(view: QueueView, ordered: Iterable[Waiting], overtake: bool) -> Talk
     going = Pass(view, Passing(depth=0))
     for waiting in going.hopeful(ordered):
         outcome = yield Attempt(waiting.id)
-        if outcome is Outcome.BLOCKED and not overtake:
-            return
-        if outcome is not Outcome.PLACED:
-            going.note(waiting, outcome)
+        if outcome is Outcome.BLOCKED:
+            if not overtake:
+                return
+            going.note(waiting)
 
 
 class Pass:
@@ -84,11 +84,10 @@ class Pass:
     def attempt(self, waiting: Waiting) -> Generator[Wish, Outcome, bool]:
         """Try a session, and keep room for it where it finds none and may have that; return whether it was placed."""
         outcome = yield Attempt(waiting.id, self._avoid)
-        if outcome is Outcome.PLACED:
-            return True
-        if outcome is Outcome.BLOCKED:
-            self._tries -= 1
-        if outcome is Outcome.BLOCKED and self._reservations and self._asks:
+        if outcome is not Outcome.BLOCKED:  # what no room would help keeps no place, and says nothing of its likes: a quota may hold it back
+            return outcome is Outcome.PLACED
+        self._tries -= 1
+        if self._reservations and self._asks:
             self._asks -= 1
             if (yield Reserve(waiting.id)) is Outcome.RESERVED:
                 self._reservations -= 1
@@ -96,19 +95,18 @@ class Pass:
                     return False  # its likes may have a reservation, too
             elif not self._avoid:
                 self._avoid = self._kept(waiting)
-        self.note(waiting, outcome)
+        self.note(waiting)
         return False
 
-    def note(self, waiting: Waiting, outcome: Outcome) -> None:
-        """Remember that a session was not placed: what becomes of its likes is known by that."""
+    def note(self, waiting: Waiting) -> None:
+        """Remember that a session found no room: its likes need not be tried."""
         if waiting.shape:
-            limit_s = inf if waiting.time_limit_s is None else waiting.time_limit_s
-            self._blocked[waiting.shape] = limit_s if outcome is Outcome.BLOCKED else -1.0
+            self._blocked[waiting.shape] = inf if waiting.time_limit_s is None else waiting.time_limit_s
 
     def _kept(self, waiting: Waiting) -> frozenset[str]:
         """Return the agents that are kept for a session of which nobody can tell when it will start."""
         periods = int(min((self._view.now - waiting.submitted_at) / self._patience_s, 64))
-        if periods < 1 or _fits(waiting.kernels, self._view.nodes):  # what would fit is held back by a rule, not by others
+        if periods < 1 or _fits(waiting.kernels, self._view.nodes):  # it is not others that take its room
             return frozenset()
         need = tuple(map(min, zip(*waiting.kernels, strict=True)))
         able = [node for node in self._view.nodes if all(has >= asks for has, asks in zip(node.capacity, need, strict=True))]
