@@ -84,7 +84,7 @@ class Pass:
     def attempt(self, waiting: Waiting) -> Generator[Wish, Outcome, bool]:
         """Try a session, and keep room for it where it finds none and may have that; return whether it was placed."""
         outcome = yield Attempt(waiting.id, self._avoid)
-        if outcome is not Outcome.BLOCKED:  # what no room would help keeps no place, and says nothing of its likes: a quota may hold it back
+        if outcome is not Outcome.BLOCKED:  # what no room would help says nothing of its likes: a quota may hold it back
             return outcome is Outcome.PLACED
         self._tries -= 1
         if self._reservations and self._asks:

@@ -83,19 +83,19 @@ def share(demand: tuple[int, int], sessions: int) -> float:
 
 @given(DEMANDS)
 def test_sharing_incentive(demands: list[tuple[int, int]]) -> None:
-    """Nobody has less than in a part of the group of his own, but for the session that does not fit."""
+    """Nobody has a smaller share than if the group were cut in equal parts, but for one session of the largest that there are."""
+    largest = max(share(demand, 1) for demand in demands)
     for demand, sessions in zip(demands, filled(demands), strict=True):
-        alone = min(total // len(demands) // amount for total, amount in zip(TOTAL, demand, strict=True))
-        assert sessions >= alone - 1
+        assert share(demand, sessions) >= 1 / len(demands) - largest - 1e-9
 
 
 @given(DEMANDS)
 def test_envy_freeness(demands: list[tuple[int, int]]) -> None:
-    """Nobody could run more sessions, but for one that does not fit, with what another has."""
+    """Nobody could run more, but for a session that does not fit, with what another had before his last one."""
     counts = filled(demands)
     for demand, sessions in zip(demands, counts, strict=True):
         for other, several in zip(demands, counts, strict=True):
-            assert sessions >= min(several * has // asks for has, asks in zip(other, demand, strict=True)) - 1
+            assert sessions >= min((several - 1) * has // asks for has, asks in zip(other, demand, strict=True)) - 1
 
 
 @given(DEMANDS)
