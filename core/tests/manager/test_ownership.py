@@ -108,6 +108,21 @@ async def test_who_is_taken_out_is_out_at_once_and_their_sessions_stay_theirs_to
     await world.call(OWNER, "POST", f"/v1/sessions/{NAME}/stop", status=200)
 
 
+async def test_who_is_made_less_is_less_at_once(world: World) -> None:
+    await world.call("member", "POST", "/v1/sessions", {"type": "batch", "project": "laboratory"}, status=201)
+    await world.call("chief", "PUT", f"/v1/projects/{world.project}/members/member", {"role": "viewer"}, status=200)
+    refused = await world.call("member", "POST", "/v1/sessions", {"type": "batch", "project": "laboratory"}, status=403)
+    assert "Only a member of its project" in refused["detail"]
+
+
+async def test_an_agent_s_token_does_not_exist_for_users(world: World) -> None:
+    made = await world.call("", "POST", "/v1/tokens", {"name": "node7", "agent": True}, status=201)
+    for who in ("ruler", OWNER):
+        await world.call(who, "DELETE", f"/v1/tokens/{made['id']}", status=404)
+        assert made["id"] not in str(await world.call(who, "GET", "/v1/tokens"))
+    await world.call("", "DELETE", f"/v1/tokens/{made['id']}", status=204)
+
+
 async def test_who_changes_domains_leaves_everything_behind(world: World) -> None:
     refused = await world.call("", "PATCH", f"/v1/users/{OWNER}", {"domain": "bluebell"}, status=409)
     assert "1 session" in refused["detail"]
