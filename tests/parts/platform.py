@@ -12,7 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Platform:
     """One cluster. runtime: what its agents use. image: what sessions run, empty for the runtime's own choice.
 
     names: agents, beside a manager of its own; none for ``bai up``, where all is one process. db: the manager's database URL.
+    inside: for an agent that is on another host, what runs a command there.
     """
 
     runtime: str
@@ -55,6 +56,7 @@ class Platform:
     names: tuple[str, ...] = ()
     db: str = ""
     options: tuple[str, ...] = ()
+    inside: Mapping[str, Sequence[str]] = field(default_factory=dict)
     folder: Path = field(default_factory=lambda: processes.make_folder("up"))
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     url: str = ""
@@ -99,7 +101,7 @@ class Platform:
         self._learn(role)
 
     def _spawn(self, role: str, *argv: str) -> None:
-        self.running[role] = processes.start([BAI, *argv], self.folder / f"{role}.log", env=self.env)
+        self.running[role] = processes.start([*self.inside.get(role, ()), BAI, *argv], self.folder / f"{role}.log", env=self.env)
 
     def _learn(self, role: str) -> None:
         """Read the address, and at the first start the administrator's token, from what the process prints."""
@@ -171,7 +173,7 @@ class Platform:
     def kept(self) -> list[str]:
         """Return what agents and engine still keep of sessions; nothing, once all are removed."""
         def look() -> list[str]:
-            names = ("kernels", "logs", "scratch", "containers")
+            names = ("kernels", "logs", "scratch", "containers", "networks")
             files = [str(path) for name in names for parent in self.folder.glob(f"*/**/{name}") for path in parent.iterdir()]
             return [*files, *self.cgroups(), *self.containers()]
 
@@ -187,12 +189,12 @@ class Platform:
         return [str(group) for label in labels for group in Path("/sys/fs/cgroup").glob(f"**/backendai-{label}/*") if group.is_dir()]
 
     def containers(self) -> list[str]:
-        """Return the ids of our containers on the Docker engine."""
+        """Return the ids of our containers, and of networks of sessions, on the Docker engine."""
         if not self.docker:
             return []
-        listed = subprocess.run(["docker", "ps", "-aq", "--no-trunc", "--filter", f"label={LABEL}"], check=True,
-                                capture_output=True, text=True, env=self.env, timeout=60)
-        return listed.stdout.split()
+        return [id for what in (["ps", "-a"], ["network", "ls"]) for id in subprocess.run(
+            ["docker", *what, "-q", "--no-trunc", "--filter", f"label={LABEL}"], check=True, capture_output=True, text=True, env=self.env,
+            timeout=60).stdout.split()]
 
     # --- the command and the API ---
 
