@@ -25,13 +25,13 @@ class Capacities:
     """What each registered agent has in all, by group, and what slots are like; read again when it is older than a second."""
 
     def __init__(self) -> None:
-        self._known: Mapping[str, Capacity] = {}
+        self._known: Mapping[str, Capacity] | None = None
         self._types: Mapping[str, SlotDecl] = {}
         self._until = 0.0
 
     def forget(self) -> None:
         """Look again next time."""
-        self._known = {}
+        self._known = None
 
     async def get(self, context: Context, group: str, *, fresh: bool = False) -> Capacity:
         """Return capacity by slot by agent of a group. fresh: as it is now."""
@@ -43,10 +43,12 @@ class Capacities:
         return self._types
 
     async def _read(self, context: Context, fresh: bool) -> Mapping[str, Capacity]:
-        if fresh or not self._known or context.clock() >= self._until:
-            self._known, self._types = await context.store.read(_read_capacities)
-            self._until = context.clock() + FRESH_S
-        return self._known
+        known = self._known
+        if fresh or known is None or context.clock() >= self._until:
+            found, self._types = await context.store.read(_read_capacities)
+            self._known, self._until = found, context.clock() + FRESH_S
+            return found
+        return known
 
 
 async def _read_capacities(connection: AsyncConnection) -> tuple[dict[str, dict[str, dict[str, int]]], dict[str, SlotDecl]]:

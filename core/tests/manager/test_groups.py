@@ -38,7 +38,7 @@ async def test_a_group_is_made_changed_and_removed(served_both: Any) -> None:
 
 
 @pytest.mark.parametrize(("body", "status", "said"), [
-    ({"scheduler": "magic"}, 400, "scheduler_v10.magic is not installed; there are: fifo"),
+    ({"scheduler": "magic"}, 400, "scheduler_v10.magic is not installed; there are: "),
     ({"scheduler": "fifo", "scheduler_options": {"overtook": True}}, 400, "unknown option overtook; known are: overtake"),
     ({"scheduler": "fifo", "scheduler_options": {"overtake": "yes"}}, 400, "scheduler_v10.fifo: option overtake: Expected `bool`"),
     ({"selector": "concentrated", "selector_options": {"x": 1}}, 400, "known are: "),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.schema import DEFAULT, PROJECT, groups, kernels, shares, usage
-from backendai.manager.store.usage import Base, Piece, accounts, count, days, decay, tick, weigh
+from backendai.manager.store.usage import Base, Piece, accounts, begin_tick, days, decay, tick, weigh
+from backendai.manager.usage import count_parts
 from backendai.wire.link import KernelState
 from sqlalchemy import select, update
 
@@ -17,10 +18,11 @@ K = KernelState
 
 
 async def bring_up(stage: Any) -> None:
-    async def job(tx: Tx) -> None:
-        await tick(tx.connection, stage.now)
+    async def begin(tx: Tx) -> None:
+        await begin_tick(tx.connection, stage.now)
 
-    await stage.context.store.write(job)
+    await stage.context.store.write(begin)
+    await count_parts(stage.context.store, stage.now, most=2)  # so that there are several parts
 
 
 async def books(stage: Any) -> dict[str, float]:
@@ -87,8 +89,8 @@ async def test_what_is_not_committed_is_counted_again_and_no_more(stage: Any) ->
     stage.now += 10.0
 
     async def dies(tx: Tx) -> None:
+        await begin_tick(tx.connection, stage.now)
         await tick(tx.connection, stage.now)
-        await count(tx.connection, stage.now)
         raise RuntimeError("killed before the commit")
 
     with pytest.raises(RuntimeError):

@@ -24,6 +24,7 @@ from backendai.model.group import GroupOptions
 from backendai.spec.scheduler_v10 import Account
 
 DAY_S = 86400.0
+PART = 1000  # kernels in one transaction, so that nobody else waits long for the database
 _UNCOUNTED = text("(holds AND counted_at IS NULL) OR (NOT holds AND counted_at IS NOT NULL)")  # the words of the partial index
 _ROWS: Select[Any] = select(
     kernels.c.id, kernels.c.role, kernels.c.idx, kernels.c.holds, kernels.c.counted_at, kernels.c.slots, sessions.c.owner_id,
@@ -67,8 +68,8 @@ async def count(connection: AsyncConnection, now: float) -> None:
         await connection.execute(_COUNTED, [{"of": row.id, "until": now if row.holds else None} for row in rows])
 
 
-async def tick(connection: AsyncConnection, now: float) -> None:
-    """Bring everything that is held up to date."""
+async def begin_tick(connection: AsyncConnection, now: float) -> None:
+    """Count who began or ended, and note each group's capacity, by which fair sharing measures."""
     await count(connection, now)
     totals: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for group, slot, amount in await connection.execute(_TOTALS):
@@ -77,9 +78,19 @@ async def tick(connection: AsyncConnection, now: float) -> None:
         said = msgspec.json.encode(totals[row.id], order="sorted").decode()
         if said != row.total:
             await connection.execute(update(groups).where(groups.c.id == row.id).values(total=said))
-    rows = (await connection.execute(_GOES_ON)).all()
+
+
+async def tick(connection: AsyncConnection, now: float, after: str = "", most: int = PART) -> str:
+    """Bring at most so many kernels that hold something up to date, by id behind *after*; return the last id, empty at the end.
+
+    Each kernel remembers how far it is counted, so a tick may be done in parts, and stop in between.
+    """
+    rows = (await connection.execute(_GOES_ON.where(kernels.c.id > after).order_by(kernels.c.id).limit(most))).all()
     await _book(connection, [_piece(row, now) for row in rows], now)
-    await connection.execute(update(kernels).where(kernels.c.holds.is_(True), kernels.c.counted_at < now).values(counted_at=now))
+    if behind := [row.id for row in rows if row.counted_at is None or row.counted_at < now]:
+        mine = (kernels.c.id >= behind[0], kernels.c.id <= behind[-1], kernels.c.holds.is_(True))
+        await connection.execute(update(kernels).where(*mine, kernels.c.counted_at < now).values(counted_at=now))
+    return str(rows[-1].id) if len(rows) == most else ""
 
 
 async def accounts(connection: AsyncConnection, now: float) -> dict[str, dict[str, Account]]:
