@@ -13,8 +13,9 @@ from backendai.spec.cli_v10 import SPEC, Cli, Command
 from backendai.testing.laws import Conformance, Violation, Weight, ensure, law
 
 BUILT_IN = frozenset({
-    "agents", "completion", "config", "cp", "events", "exec", "help", "image", "info", "login", "logs", "plugin", "ps", "rm", "run",
-    "serve", "simulate", "start", "stats", "stop", "token", "up", "user", "whoami"})
+    "agent", "agents", "completion", "config", "cp", "doctor", "domain", "events", "exec", "group", "help", "image", "info", "login",
+    "logs", "plugin", "preset", "project", "ps", "quota", "reservation", "rm", "run", "serve", "simulate", "slots", "start", "stats",
+    "stop", "token", "up", "usage", "user", "whoami"})
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 

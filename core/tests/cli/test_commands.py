@@ -271,7 +271,7 @@ def test_what_goes_wrong_with_one_keeps_nothing_from_the_others(here: Bai) -> No
 
 def test_agents(here: Bai, rest: Any) -> None:
     shown = here("agents").out.splitlines()
-    assert shown[0].startswith("NAME") and re.match(r"box +healthy +local +null 1 +cpu ", shown[1])
+    assert shown[0].startswith("NAME") and re.match(r"box +default +healthy +local +null 1 +cpu ", shown[1])
 
     def still(agent: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in agent.items() if name != "last_seen"}

@@ -168,8 +168,7 @@ def test_a_roles_file_is_heeded(bai: Run, site: Path, tmp_path: Path) -> None:
     file.write_text('[plugins]\ndisabled = ["scheduler_v10.lazy"]\nrequired = ["scheduler_v10.mars"]\n'
                     '[plugins."scheduler_v10.fifo"]\novertake = 7\n')
     found = rows(bai("ls", "--json", "--config", str(file)))
-    assert {id: found[id]["state"] for id in found if id.startswith("scheduler")} == {
-        "scheduler_v10.good": "up", "scheduler_v10.lazy": "off", "scheduler_v10.fifo": "broken"}
+    assert [found[f"scheduler_v10.{name}"]["state"] for name in ("good", "lazy", "fifo")] == ["up", "off", "broken"]
     told = {one["plugin"]: one for one in json.loads(bai("doctor", "--json", "--config", str(file)).stdout)}
     assert told["scheduler_v10.fifo"]["mend"] == 'Correct its options under [plugins."scheduler_v10.fifo"] of the configuration.'
     assert not told["scheduler_v10.lazy"]["grave"]
