@@ -12,6 +12,7 @@ from backendai.manager.held import Held, Kernel, part_of
 from backendai.manager.life import BOOTSTRAP_S
 from backendai.manager.store.held import Change, find_holding, left
 from backendai.manager.store.schema import kernels
+from backendai.model.network import NetPlan
 from backendai.model.session import DEADLINES, SessionState, SessionType
 from backendai.wire.link import Beat, Desired, FromManager, KernelOrder, KernelState, Peer, Want, Welcome
 
@@ -71,11 +72,11 @@ class Dispatch:
         for before, after in changes:
             for gone in left(before, after):
                 drop.setdefault(str(gone.agent), []).append(gone.id)
-            for one in news(before, after):
-                put.setdefault(str(one.agent), []).append(order(after, one))
+            for agent_id, told in orders(after, news(before, after)):
+                put.setdefault(agent_id, []).append(told)
         for held in hurried:
-            for one in held.holding:
-                put.setdefault(str(one.agent), []).append(order(held, one))
+            for agent_id, told in orders(held, held.holding):
+                put.setdefault(agent_id, []).append(told)
         for agent_id in put.keys() | drop.keys():
             if (channel := self.channels.get(agent_id)) is None:
                 continue  # it will be told everything when it connects
@@ -103,7 +104,7 @@ class Dispatch:
     async def desired_of(self, agent_id: str) -> list[KernelOrder]:
         """Return everything that an agent should have."""
         held = await self._context.store.read(lambda connection: find_holding(connection, kernels.c.agent_id == agent_id))
-        return [order(one, kernel) for one in held for kernel in one.holding if kernel.agent == agent_id]
+        return [told for one in held for _, told in orders(one, (kernel for kernel in one.holding if kernel.agent == agent_id))]
 
 
 def news(before: Held, after: Held) -> Iterator[Kernel]:
@@ -124,19 +125,25 @@ def wanted(held: Held, kernel: Kernel) -> Want | None:
     return Want.STOP if ending or held.recalled else Want.RUN
 
 
-def order(held: Held, kernel: Kernel) -> KernelOrder:
+def orders(held: Held, some: Iterable[Kernel]) -> Iterator[tuple[str, KernelOrder]]:
+    """Yield for *some* of a session's kernels the agent and what it is told; what they have in common is made once."""
+    plan = networks.from_text(held.net) if held.net else None
+    peers = networks.with_addresses(peers_of(held), plan) if len(held.kernels) > 1 else ()
+    for kernel in some:
+        yield str(kernel.agent), order(held, kernel, peers, plan)
+
+
+def order(held: Held, kernel: Kernel, peers: tuple[Peer, ...], plan: NetPlan | None) -> KernelOrder:
     """Return what the agent is told of a session's kernel."""
     spec, part = held.asked, part_of(held.asked, kernel.role)
-    plan = networks.from_text(held.net) if held.net else None
     return KernelOrder(
         kernel=kernel.id, session=held.id, name=held.name, owner=held.owner_id, want=wanted(held, kernel) or Want.STOP,
         image=part.image or spec.image, command=spec.command if part.command is None else part.command,
         idle=held.type == SessionType.INTERACTIVE and not part.command, env={**spec.env, **variables(held)}, slots=kernel.amounts,
         user=(held.uid, held.gid), hostname=kernel.name, workdir=spec.workdir, network=spec.network, mounts=spec.mounts,
         time_limit_s=spec.time_limit_s, grace_s=held.grace, prepare_s=DEADLINES[SessionState.PREPARING] - MARGIN_S,
-        start_s=DEADLINES[SessionState.STARTING] - MARGIN_S, role=kernel.role, idx=kernel.idx,
-        peers=networks.with_addresses(peers_of(held), plan) if len(held.kernels) > 1 else (), net=plan, bootstrap=spec.bootstrap,
-        bootstrap_s=BOOTSTRAP_S,        units=kernel.devices, attempt=held.attempt)
+        start_s=DEADLINES[SessionState.STARTING] - MARGIN_S, role=kernel.role, idx=kernel.idx, peers=peers, net=plan,
+        bootstrap=spec.bootstrap, bootstrap_s=BOOTSTRAP_S, units=kernel.devices, attempt=held.attempt)
 
 
 def peers_of(held: Held) -> tuple[Peer, ...]:
