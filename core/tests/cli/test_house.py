@@ -64,8 +64,8 @@ def test_quotas_and_usage(here: Bai) -> None:
 
 def test_a_reservation_is_made_listed_and_given_up(here: Bai) -> None:
     [agent] = here("agent", "ls", "--json").json["items"]
-    made = here("reservation", "create", "demo", "--for", "project:default", "--agents", agent["name"], "-r", "cpu=0.01", "--from", "+9h",
-                "--until", "+2h", "--json").json
+    made = here("reservation", "create", "demo", "--for", "project:default", "--agents", agent["name"], "-r", "cpu=0.01,mem=1m",
+                "--from", "+9h", "--until", "+2h", "--json").json
     assert made["ends"] - made["begins"] == 7200
     assert "coming" in here("reservation", "ls").out
     assert "write 2026-11-27T09:00" in here("reservation", "create", "x", "--for", "project:default", "--until", "soon", code=2).err

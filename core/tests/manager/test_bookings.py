@@ -28,11 +28,11 @@ async def test_a_reservation_keeps_whole_agents_or_parts_of_them(served_both: An
     await served.call("PATCH", "/v1/agents/b", {"labels": {"gpu": "x"}}, status=200)
     made = await book(served, "r1", 1, 2, agents=["a"])
     assert made["agents"] == {"a": {"cpu": 4, "mem": 4 << 30}} and (made["state"], made["scope"]) == ("coming", "project:default/default")
-    made = await book(served, "r2", 1, 2, count=1, labels={"gpu": "x"}, slots={"cpu": 3})
-    assert made["agents"] == {"b": {"cpu": 3}} and made["made_by"] == "admin"
-    assert "b is kept for r2 then" in await book(served, "r3", 1.5, 9, status=409, agents=["b"], slots={"cpu": 2})
-    assert (await book(served, "r4", 1.5, 9, agents=["b"], slots={"cpu": 1}))["agents"] == {"b": {"cpu": 1}}
-    said = await book(served, "r5", 0.5, 1.5, status=409, count=2, slots={"cpu": 1})
+    made = await book(served, "r2", 1, 2, count=1, labels={"gpu": "x"}, slots={"cpu": 3, "mem": "1g"})
+    assert made["agents"] == {"b": {"cpu": 3, "mem": 1 << 30}} and made["made_by"] == "admin"
+    assert "b is kept for r2 then" in await book(served, "r3", 1.5, 9, status=409, agents=["b"], slots={"cpu": 2, "mem": "1g"})
+    assert (await book(served, "r4", 1.5, 9, agents=["b"], slots={"cpu": 1, "mem": "1g"}))["agents"]["b"]["cpu"] == 1
+    said = await book(served, "r5", 0.5, 1.5, status=409, count=2, slots={"cpu": 1, "mem": "1g"})
     assert said == ("Only 0 agents can keep that then, of 2 in the group with such labels: "
                     "a is kept for r1 then; b is kept for r2 and r4 then.")
     assert await book(served, "r6", 2, 3, agents=["a"]), "one begins when another ends"
@@ -42,7 +42,9 @@ async def test_a_reservation_keeps_whole_agents_or_parts_of_them(served_both: An
 @pytest.mark.parametrize(("more", "status", "said"), [
     ({}, 400, "Name its agents, or say how many"), ({"agents": ["a"], "count": 1}, 400, "one of the two"),
     ({"count": 0}, 400, "at least 1"),
-    ({"agents": ["z"]}, 404, "The group has no agent z; there are: a."), ({"agents": ["a"], "slots": {"cpu": 64}}, 409, "a has cpu=4"),
+    ({"agents": ["z"]}, 404, "The group has no agent z; there are: a."),
+    ({"agents": ["a"], "slots": {"cpu": 64, "mem": 1}}, 409, "a has cpu=4"),
+    ({"agents": ["a"], "slots": {"cpu": 1}}, 422, "every session needs mem"),
     ({"agents": ["a"], "begins": 5.0}, 400, "begins: must be now or later"), ({"agents": ["a"], "ends": 5.0}, 400, "ends: must be after"),
     ({"agents": ["a"], "group": "none"}, 404, "no resource group 'none'"),
     ({"agents": ["a"], "scope": "project:none"}, 404, "no project 'none'"),
@@ -62,9 +64,9 @@ async def test_an_administrator_of_a_project_books_within_its_quota(served: Any)
     promote = update(roles).where(roles.c.user_id == ada_id).values(role="admin")
     await served.context.store.write(lambda tx: tx.connection.execute(promote))
     served.context.tokens.forget()
-    more = {"agents": ["a"], "slots": {"cpu": 2}}
-    assert "no quota of cpu" in await book(served, "r", 1, 2, token=ada, status=403, **more)
-    await served.call("PATCH", "/v1/quotas", {"scope": "project:default", "limits": {"cpu": 3}}, status=200)
+    more = {"agents": ["a"], "slots": {"cpu": 2, "mem": "1g"}}
+    assert "no quota of cpu, mem" in await book(served, "r", 1, 2, token=ada, status=403, **more)
+    await served.call("PATCH", "/v1/quotas", {"scope": "project:default", "limits": {"cpu": 3, "mem": "64g"}}, status=200)
     await book(served, "r", 1, 2, token=ada, **more)
     assert "they end at cpu 3" in await book(served, "r2", 1.5, 3, token=ada, status=422, **more)
     await book(served, "r2", 2, 3, token=ada, **more)
@@ -110,7 +112,7 @@ async def test_nothing_is_kept_twice_at_any_moment(served: Any, seed: int) -> No
     for number in range(40):
         begin = now + dice.randrange(1, 20) * HOUR
         body = {"name": f"r{number}", "scope": "project:default", "begins": begin, "ends": begin + dice.randrange(1, 8) * HOUR,
-                "count": dice.randrange(1, 3), "slots": {"cpu": dice.randrange(1, 5)}}
+                "count": dice.randrange(1, 3), "slots": {"cpu": dice.randrange(1, 5), "mem": "1m"}}
         await served.call("POST", "/v1/reservations", body)
     made = (await served.call("GET", "/v1/reservations"))["items"]
     assert len(made) > 5

@@ -90,6 +90,9 @@ async def create(context: Context, caller: Caller, input: CreateBooking) -> Book
     now = context.clock()
     _check_times(input, now)
     group, wanted = await find_group(context, input.group), None if input.slots is None else parse_slots(input.slots)
+    if wanted is not None and (missing := sorted(context.config.default_slots.keys() - wanted.keys())):
+        said = f"slots: every session needs {' and '.join(missing)}, so a reservation without is of no use; name that, too."
+        raise Failure("bad-slots", said)
     if not caller.superadmin and not group.open_to & {EVERYONE, scope.id, scope.domain_id}:
         raise Failure("not-found", f"There is no resource group {input.group!r} for {scope.title}; see `bai group ls`.")
     id = context.new_id()
