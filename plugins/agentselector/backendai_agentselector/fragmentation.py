@@ -14,13 +14,12 @@ from backendai.spec import hookimpl
 from backendai.spec.agentselector_v10 import PlacementView
 from numpy.typing import NDArray
 
-from backendai_agentselector.fragments import ONE, WHOLE, Ints, Sums, Typical, accelerators, fitting, fragments, good_for, summed, typical
+from backendai_agentselector.fragments import ONE, WHOLE, Floats, Sums, Typical, accelerators, fitting, fragments, good_for, summed, typical
 from backendai_agentselector.share import free_after, idle_kinds
 
 NUDGE = 1e-7  # thousandths: smaller than any difference of fragments that matters, so that it decides between equals only
 KEEP = 1e6  # thousandths: larger than any fragment, so that it decides first
-MOST = np.iinfo(np.int64).max
-BLOCK = 1024  # agents scored at a time, so that the arrays stay small
+BLOCK = 256  # agents scored at a time, so that the arrays stay small
 
 
 class Fragmentation:
@@ -30,7 +29,7 @@ class Fragmentation:
     class Config:
         """typical: how many kinds of typical containers are looked at, the most frequent first."""
 
-        typical: int = 128
+        typical: int = 64
 
         def __post_init__(self) -> None:
             if self.typical < 1:
@@ -43,13 +42,14 @@ class Fragmentation:
     @hookimpl
     def scores(self, view: PlacementView) -> NDArray[np.float64]:
         """Prefer agents without slots that the container has no use for, then the least increase of fragments, then the fullest."""
-        worse = np.zeros(len(view.agents), dtype=np.int64)
+        worse = np.zeros(len(view.agents))
         for slot in accelerators(view):
             of = self._typical(view, slot)
             devices = _devices(view, slot)
             for begin in range(0, len(worse), BLOCK):
                 some = slice(begin, begin + BLOCK)
-                worse[some] += _increase(view, slot, view.free[some], devices[some], of)
+                used = max(1, int((devices[some] > 0).any(axis=0).sum()))
+                worse[some] += _increase(view, slot, view.free[some], devices[some, :used], of)
         scores: NDArray[np.float64] = -KEEP * idle_kinds(view) - worse / ONE - NUDGE * free_after(view)
         return scores
 
@@ -64,11 +64,11 @@ class Fragmentation:
         slot = next((at for at, table in view.devices.items() if table.shape[1:] == free.shape and (table[0] == free).all()), None)
         able = np.flatnonzero(free >= request)
         if slot is None or not len(able):
-            return int(np.where(free >= request, free, MOST).argmin())
+            return int(np.where(free >= request, free, np.inf).argmin())
         of = self._typical(view, slot)
-        devices, alone = np.maximum(free, 0)[None, :], np.zeros_like(able)
+        devices, alone = np.maximum(free, 0.0)[None, :], np.zeros_like(able)
         fit = fitting(np.maximum(view.free - view.request, 0), of)
-        after = _with_part(summed(devices, of).of(alone), devices.sum(axis=1)[alone], free[able], request, fit[alone], of)
+        after = _with_part(summed(devices, of).of(alone), devices.sum(axis=1)[alone], devices[0, able], request, fit[alone], of)
         return int(able[np.lexsort((able, free[able], after))[0]])
 
     def _typical(self, view: PlacementView, slot: int) -> Typical:
@@ -86,42 +86,40 @@ def _same_mix(one: PlacementView, other: PlacementView) -> bool:
     return one.mix is other.mix and one.weights is other.weights and one.devices.keys() == other.devices.keys()
 
 
-def _devices(view: PlacementView, slot: int) -> Ints:
-    """Return what is free of each device, int64 [A, D]; where single devices are not known, all of them as one."""
+def _devices(view: PlacementView, slot: int) -> Floats:
+    """Return what is free of each device, [A, D], the freest first; where single devices are not known, all of them as one."""
     table = view.devices.get(slot)
-    return np.maximum(view.free[:, slot, None] if table is None else table, 0)
+    free: Floats = np.maximum(view.free[:, slot, None] if table is None else table, 0.0)
+    return -np.sort(-free, axis=1)
 
 
-def _increase(view: PlacementView, slot: int, free: Ints, devices: Ints, of: Typical) -> Ints:
-    """Return how much more of *slot* each agent has that is useless, with the container on it, int64 [R]."""
+def _increase(view: PlacementView, slot: int, free: NDArray[np.int64], devices: Floats, of: Typical) -> Floats:
+    """Return how much more of *slot* each agent has that is useless, with the container on it, [R]."""
     asked = int(view.request[slot])
     sums, total = summed(devices, of), devices.sum(axis=1)
     before = fragments(sums, total, fitting(free, of), of)
     fit = fitting(np.maximum(free - view.request, 0), of)
     if slot not in view.devices:
-        devices = np.maximum(devices - asked, 0)
-    elif asked >= WHOLE:
-        devices = -np.sort(-devices, axis=1)
-        devices[:, :-(-asked // WHOLE)] = 0
-    elif asked:
-        rows, values = _able(devices, asked)
-        best = np.full(len(devices), MOST)
-        np.minimum.at(best, rows, _with_part(sums.of(rows), total[rows], values, asked, fit[rows], of))
-        return np.where(best == MOST, 0, best - before)  # no device has that much: the platform does not ask about such an agent
-    if asked:
-        sums, total = summed(devices, of), devices.sum(axis=1)
-    return fragments(sums, total, fit, of) - before
+        left = np.maximum(devices - asked, 0)
+        return fragments(summed(left, of), left.sum(axis=1), fit, of) - before
+    if asked == 0 or asked >= WHOLE:
+        count = -(-asked // WHOLE)
+        return fragments(sums.without(good_for(np.array([float(WHOLE)]), of), count), total - WHOLE * count, fit, of) - before
+    rows, values = _able(devices, asked)
+    best = np.full(len(devices), np.inf)
+    np.minimum.at(best, rows, _with_part(sums.of(rows), total[rows], values, asked, fit[rows], of))
+    return np.where(np.isinf(best), 0, best - before)  # where no device has that much the platform does not ask
 
 
-def _able(devices: Ints, asked: int) -> tuple[Ints, Ints]:
+def _able(devices: Floats, asked: int) -> tuple[NDArray[np.intp], Floats]:
     """Return agents and what is free of each of their devices that can give a part; of an agent's devices alike one is enough."""
-    ordered = np.sort(devices, axis=1)
-    able = ordered >= asked
-    able[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    able = devices >= asked
+    able[:, 1:] &= devices[:, 1:] != devices[:, :-1]
     rows, columns = np.nonzero(able)
-    return rows, ordered[rows, columns]
+    return rows, devices[rows, columns]
 
 
-def _with_part(sums: Sums, total: Ints, values: Ints, asked: int, fit: Ints, of: Typical) -> Ints:
-    """Return the fragments of agents, int64 [N], when the device of which *values* is free gives a part."""
-    return fragments(sums.swapped(good_for(values, of), good_for(values - asked, of)), total - asked, fit, of)
+def _with_part(sums: Sums, total: Floats, values: Floats, asked: int, fit: Floats, of: Typical) -> Floats:
+    """Return the fragments of agents, [N], when the device of which *values* is free gives a part."""
+    after = sums.without(good_for(values, of)).without(good_for(values - asked, of), -1)
+    return fragments(after, total - asked, fit, of)

@@ -71,7 +71,7 @@ def test_fragments_are_what_the_book_says(agents: list[Agent], asked: list[Asked
     mix = [(one, 1 / len(asked)) for one in asked]
     seen = view((1000, 1000, 500), agents, mix)
     of = typical(seen, GPU, 10)
-    devices = np.maximum(seen.devices[GPU], 0)
+    devices = np.maximum(seen.devices[GPU], 0.0)
     found = fragments(summed(devices, of), devices.sum(axis=1), fitting(seen.free, of), of) / ONE
     assert found == pytest.approx([by_book(agent, mix) for agent in agents], abs=0.1)
 
@@ -149,7 +149,7 @@ def test_an_accelerator_of_which_no_devices_are_known_is_a_pool() -> None:
 def test_as_few_kinds_as_the_operator_says_are_looked_at() -> None:
     mix: Mix = [((1000, 1000, 300), 0.2), ((1000, 1000, 500), 0.5), ((1000, 1000, 1000), 0.3)]
     of = typical(view((1000, 1000, 500), [(8000, 8000, [1000])], mix), GPU, 2)
-    assert of.need.tolist() == [500, 1000]
+    assert of.step.tolist() == [500, 1000]
     assert of.weights.sum() == pytest.approx(ONE, abs=2)
     with pytest.raises(ValueError, match="typical"):
         Fragmentation.Config(typical=0)
