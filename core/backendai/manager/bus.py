@@ -7,9 +7,12 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backendai.model.errors import Failure
+
+if TYPE_CHECKING:
+    from backendai.manager.held import Held
 
 T = TypeVar("T")
 BACKLOG = 1000  # events that a slow reader may lag behind before it is cut off
@@ -29,12 +32,14 @@ class Event:
 
 @dataclass(slots=True)
 class News:
-    """What the orchestrator is to look at, ids all of them. fresh: sessions that have entered the queue. due: whose wishes changed.
+    """What the orchestrator is to look at, ids most of them. fresh: sessions that have entered the queue. due: whose wishes changed.
 
+    entered: sessions that have just been written, as they wait, each with how many others it waits for: they need not be read.
     agents: that came, went or changed. groups: where somebody may find room now. everything: whatever there is, settings included.
     """
 
     fresh: set[str] = field(default_factory=set)
+    entered: list[tuple[Held, int]] = field(default_factory=list)
     due: set[str] = field(default_factory=set)
     agents: set[str] = field(default_factory=set)
     groups: set[str] = field(default_factory=set)
@@ -78,12 +83,13 @@ class Bus:
         self._ended = False
 
     def wake(self, *, fresh: Iterable[str] = (), due: Iterable[str] = (), agents: Iterable[str] = (), groups: Iterable[str] = (),
-             everything: bool | None = None) -> None:
+             entered: Sequence[tuple[Held, int]] = (), everything: bool | None = None) -> None:
         """Ring for the orchestrator: something that it decides upon has changed. Who does not say what means everything."""
         news = self._news
         for known, more in ((news.fresh, fresh), (news.due, due), (news.agents, agents), (news.groups, groups)):
             known.update(more)
-        if everything or (everything is None and not any((fresh, due, agents, groups))):
+        news.entered += entered
+        if everything or (everything is None and not any((fresh, due, agents, groups, entered))):
             news.everything = True
         self._bell.set()
 

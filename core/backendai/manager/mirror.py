@@ -135,6 +135,13 @@ class Mirror:
             if (node := self.nodes.pop(id, None)) is not None:
                 self._drop(node)
 
+    def take_in(self, entered: Iterable[tuple[Held, int]]) -> None:
+        """Take in sessions that were written a moment ago, each with how many others it waits for."""
+        for held, unmet in entered:
+            if held.id not in self._groups:
+                self._unmet[held.id] = unmet
+                self._wait(held)
+
     def enter(self, asked: Iterable[str], found: Iterable[Held], unmet: Mapping[str, int]) -> None:
         """Take in who waits of those that were *asked* for. found: them as they are now. unmet: how many others each waits for."""
         waiting = [held for held in found if held.state == SessionState.PENDING and not held.stop]

@@ -146,6 +146,7 @@ class Orchestrator:
         context, mirror, news = self._context, self._mirror, self._context.bus.take_news()
         now = context.heartbeat = context.clock()
         self._next = RESYNC_S
+        mirror.take_in(news.entered)
         due, fresh = news.due, news.fresh
         if resync or news.everything:
             moment = await self._look(now)

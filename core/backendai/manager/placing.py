@@ -75,6 +75,9 @@ class Placing:
 
             await self._settler.commit(job)
             missed += len(some) - len(granted.changes)
+            gone = {held.id for held, _ in some} - {before.id for before, _ in granted.changes}
+            if gone:
+                self._context.bus.wake(fresh=gone)  # to look at them again: they may wait no more
             self._follow(granted, rest[1])
         self._nets.clear()
         return missed

@@ -10,7 +10,6 @@ from backendai.manager.operations import sessions as operations
 from backendai.manager.operations.asking import AfterInput, PartInput, RetryInput, WishesInput
 from backendai.manager.store.placement import wish_stop
 from backendai.manager.store.schema import agents, groups, kernels, quotas
-from backendai.manager.store.schema import sessions as table
 from backendai.model.group import GroupOptions, Preemption
 from backendai.model.session import After, Evicted, SessionType
 from backendai.wire.link import KernelState as K
@@ -273,8 +272,7 @@ async def test_groups_are_planned_apart(stage: Stage) -> None:
     await stage.context.store.write(lambda tx: tx.connection.execute(insert(groups), [row]))
     await stage.context.store.write(lambda tx: tx.connection.execute(update(agents).values(group_id="other")))
     stage.context.groups.forget()
-    here, there = await stage.ask(), await stage.ask()
-    await stage.context.store.write(lambda tx: tx.connection.execute(update(table).where(table.c.id == there).values(group_id="other")))
+    here, there = await stage.ask(), await stage.ask(group="other")
     await stage.look()
     assert (await stage.state(here), await stage.state(there)) == ("PENDING", "SCHEDULED")
     assert (await stage.row(there)).agent_id == box.id and (await stage.row(here)).hold == "No agent is connected."

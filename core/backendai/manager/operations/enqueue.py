@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -72,13 +72,20 @@ async def prepare(context: Context, caller: Caller, input: CreateSession) -> Pre
 
 def held_of(prepared: Prepared, id: str, owner_id: str, now: float) -> Held:
     """Return the session that would come of it, as it would wait."""
-    spec, place = prepared.spec, prepared.place
-    each = tuple(Kernel(row["id"], row["role"], row["idx"], row["slots"], None, False, "", None, "", "{}", 1)
-                 for row in _kernel_rows(id, spec, lambda: id))
+    spec, place, group = prepared.spec, prepared.place, prepared.terms.group.id
+    row = {"id": id, "name": spec.name, "owner_id": owner_id, "type": spec.type.value, "spec": _encoder.encode(spec).decode(),
+           "priority": spec.priority, "created_at": now, "project_id": place.id, "domain_id": place.domain_id, "group_id": group,
+           "not_before": spec.not_before, "array_id": spec.array.id if spec.array else None}
+    return _held(row, _kernel_rows(id, spec, lambda: id), 0, 0)
+
+
+def _held(row: Mapping[str, Any], containers: Iterable[Mapping[str, Any]], uid: int, gid: int) -> Held:
+    """Return what ``BY_SESSION`` will read of a new session."""
+    each = tuple(Kernel(one["id"], one["role"], one["idx"], one["slots"], None, False, "", None, "", "{}", 1) for one in containers)
     return Held(
-        id, spec.name, owner_id, spec.type, _encoder.encode(spec).decode(), spec.priority, SessionState.PENDING, None, False, None, None,
-        "", "", None, None, now, None, None, place.id, place.domain_id, prepared.terms.group.id, 1, 0, spec.not_before,
-        spec.array.id if spec.array else None, "", "", None, "", "", None, 0, 0, each)
+        row["id"], row["name"], row["owner_id"], row["type"], row["spec"], row["priority"], SessionState.PENDING, None, False, None, None,
+        "", "", None, None, row["created_at"], None, None, row["project_id"], row["domain_id"], row["group_id"], 1, 0, row["not_before"],
+        row["array_id"], "", "", None, "", "", None, uid, gid, each)
 
 
 def _specs(spec: SessionSpec, input: CreateSession, array_id: str) -> tuple[SessionSpec, ...]:
@@ -133,7 +140,8 @@ async def _insert(context: Context, caller: Caller, asked: Sequence[Enqueue], pr
     now, place, terms = context.clock(), prepared.place, prepared.terms
     ids = [enqueue.id for enqueue in asked]
     rows = [_row(enqueue, caller, prepared, now) for enqueue in asked]
-    containers = [row for enqueue in asked for row in _kernel_rows(enqueue.id, enqueue.spec, context.new_id)]
+    each = [_kernel_rows(enqueue.id, enqueue.spec, context.new_id) for enqueue in asked]
+    containers = [container for some in each for container in some]
 
     async def job(tx: Tx) -> None:
         if not context.places.sure_of(place):
@@ -153,7 +161,9 @@ async def _insert(context: Context, caller: Caller, asked: Sequence[Enqueue], pr
         remember(tx, caller, ids[0], now)
         for row in rows:
             tx.event("session.created", row["id"], caller.id, {"by": caller.user.name, "name": row["name"], "state": "PENDING"})
-        tx.after(lambda: context.bus.wake(fresh=ids))
+        unmet = sum(not link["met"] for link in links) // len(ids)
+        entered = [(_held(row, some, caller.uid, caller.gid), unmet) for row, some in zip(rows, each, strict=True)]
+        tx.after(lambda: context.bus.wake(entered=entered))
 
     await context.store.write(job)
     return to_session(_shown(rows[0], caller, prepared))
