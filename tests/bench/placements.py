@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.tests.manager.stage import Stage, staged
-
 from tests.bench.table import Row, bound, show
 from tests.parts.postgres import databases
 

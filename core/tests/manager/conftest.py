@@ -133,6 +133,7 @@ class Served:
                 for slot, amount in (capacity or {"cpu": 4000, "mem": 4096 * MIB}).items()])
 
         await self.context.store.write(job)
+        self.context.capacities.forget()
         return agent_id
 
 
