@@ -154,7 +154,7 @@ def _stops(snapshot: Snapshot, request: Request, trial: Trial, own: Mapping[str,
     mine = mine[:STOPS]
 
     def said(count: int, names: Sequence[str]) -> str:
-        return f"if the session{'' if count == 1 else 's'} {listed(names)} {'was' if count == 1 else 'were'} stopped"
+        return f"if the session{'' if count == 1 else 's'} {listed(names)} were stopped"
 
     def named(id: str) -> str:
         idle = snapshot.leases[id].idle_s

@@ -92,7 +92,8 @@ def blockers(snapshot: Snapshot, plan: Plan, request: Request, trial: Trial) -> 
         text = f"Where it wants to be leaves {len(names)} of {len(mask)} agents{f': {listed(_few(names))}' if names else ''}."
         found = (*found, Blocker("wishes", text, short=len(mask) - len(names), agents=len(mask)))
     if mask.any():
-        found = (*found, *_room(snapshot, plan, request, mask, trial))
+        room = _room(snapshot, plan, request, mask, trial)
+        found = (*found, *(one for one in room if not found or one.kind not in ("room", "turn")))  # what is said is no reason twice
     return found
 
 
@@ -189,9 +190,9 @@ def _fitting(free: Array, tables: Array) -> int:
 def _slot(slot: str, wanted: int, most: int, name: str, short: int, agents: int) -> str:
     free = f"the most that one has free is {number(slot, most)} (agent {name})" if most else "none has any free"
     if agents == 1:
-        free = f"it has {number(slot, most)} free" if most else "it has none free"
-        return f"It needs {amount_of(slot, wanted)} and may use the agent {name} only; {free}."
-    return f"It needs {amount_of(slot, wanted)} on one agent, which none of {agents} has free: {free}."
+        free = number(slot, most) if most else "none"
+        return f"It needs {amount_of(slot, wanted)}, and {name}, the only agent that it may use, has {free} free."
+    return f"It needs {amount_of(slot, wanted)} on one agent; none of {agents} has so much free: {free}."
 
 
 def _few(words: list[str]) -> list[str]:

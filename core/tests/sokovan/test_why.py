@@ -50,7 +50,7 @@ def test_it_says_which_slot_is_short_on_how_many_agents_and_with_how_much_less_i
     assert (found.position, found.waiting, found.placed) == (1, 1, None)
     assert [(b.kind, b.what, b.wanted, b.most, b.short, b.agents) for b in found.blockers] == [("slot", GPU, 4000, 2000, 2, 2)]
     assert texts(found, "slot") == [
-        "It needs 4 cuda.device on one agent, which none of 2 has free: the most that one has free is 2 (agent a)."]
+        "It needs 4 cuda.device on one agent; none of 2 has so much free: the most that one has free is 2 (agent a)."]
     assert found.remedies == (Remedy("slots", "with 2 cuda.device instead of 4", {"slots": {GPU: 2000}}),)
 
 
@@ -76,7 +76,7 @@ def test_a_quota_is_named_with_what_is_used_and_which_session_of_ones_own_to_sto
     found = why(cluster.freeze(NOW), own={"lab-id": "lab", "other": "other"})
     assert texts(found, "quota")[0] == "Its user may use 4 cuda.device at once; 4 of that is taken, and it needs 2."
     assert texts(found, "quota")[1] == "Its project may have 2 sessions running at once, and has 2."
-    assert texts(found, "stop") == ["if the session lab, idle for 3h, was stopped"]
+    assert texts(found, "stop") == ["if the session lab, idle for 3h, were stopped"]
 
 
 def test_as_many_sessions_are_named_as_it_takes() -> None:
@@ -93,7 +93,7 @@ def test_wishes_are_given_up_one_by_one() -> None:
                                                        node("west", labels={"tier": "gold"})])
     found = why(snapshot)
     assert texts(found, "wishes") == ["Where it wants to be leaves 1 of 2 agents: east.", "without asking for east"]
-    assert texts(found, "slot") == ["It needs 4 cores and may use the agent east only; it has none free."]
+    assert texts(found, "slot") == ["It needs 4 cores, and east, the only agent that it may use, has none free."]
 
 
 def test_a_gang_is_told_how_many_of_its_containers_have_room() -> None:
