@@ -24,7 +24,7 @@ from backendai.manager.store.sessions import FINAL_STATES
 from backendai.manager.wording import expected_of, place_in, state_of
 from backendai.model.errors import Failure
 from backendai.model.explain import Blocker, Choice, Decision, Expected, Remedy, Replay, Turn, Why
-from backendai.model.session import SessionState
+from backendai.model.session import SessionSpec, SessionState
 from backendai.model.slots import plain_slots
 from backendai.plugin.errors import Missing
 from backendai.sokovan import remedies as brain
@@ -60,11 +60,11 @@ async def explain_session(context: Context, caller: Caller, row: Row[Any], again
     return replace(why, replay=await _replay(context, caller, row.id, made, decision))
 
 
-async def explain_request(context: Context, caller: Caller, request: Request, group: Group, type: str) -> Why:
-    """Explain one that is not asked for yet, as if it came now."""
+async def explain_request(context: Context, caller: Caller, request: Request, group: Group, spec: SessionSpec, later: bool) -> Why:
+    """Explain one that is not asked for yet, as if it came now. later: it waits for a time or for other sessions first."""
     sight = context.sights.of(group.id)
     habits = await context.prospects.habits(context, group.id)
-    others, own = await _surroundings(context, caller, request, sight, type)
+    others, own = await _surroundings(context, caller, request, sight, spec.type.value)
     snapshot = _with_idle(sight.snapshot, own)
 
     def job(late: Any) -> tuple[reasons.Why, Forecast, bool]:
@@ -77,7 +77,8 @@ async def explain_request(context: Context, caller: Caller, request: Request, gr
     expected = expected_of(ahead, habits, snapshot.view.now)
     if found.placed is not None:
         agents = _agents(snapshot, found.placed.agents)
-        text = f"It would start now on {', '.join(dict.fromkeys(agents))}."
+        first = "It would wait for its time or for other sessions; could it go now, it" if later else "It"
+        text = f"{first} would start now on {', '.join(dict.fromkeys(agents))}."
         return Why("", "", "", group.name, text, "", found.position, found.waiting, agents, expected=expected)
     text = place_in("It", found.position, found.waiting, group.name).replace("It waits", "It would wait")
     return Why("", "", "", group.name, text, found.hold, found.position, found.waiting, (), _blockers(found), _remedies(found), expected,

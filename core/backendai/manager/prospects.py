@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FRESH_S = 2.0  # how old an answer may be
-AGAIN_S = 0.2  # and how old for whoever is not in it
+SHARE = 4.0  # for whoever is not in it: so many times as old as it took to work out
 HABITS_S = 60.0  # how old what is known of habits may be
 WORK_S = 2.0  # that one question may take
 MOST = 16  # questions at once
@@ -43,12 +43,21 @@ _asked_decoder = msgspec.json.Decoder(_Asked)
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What lies ahead of a group. positions: by session, from 1. forecasts: by session."""
+    """What lies ahead of a group. positions: by session, from 1. forecasts: by session. began, done: monotonic."""
 
     sight: Sight
     positions: Mapping[str, int]
     forecasts: Mapping[str, Forecast]
     habits: Habits
+    began: float
+    done: float
+
+    def is_fresh(self, now: float, ids: Collection[str]) -> bool:
+        """Tell whether it is still good *now* for a question about *ids*."""
+        if not 0 <= now - self.sight.snapshot.view.now < FRESH_S:
+            return False
+        there = all(id in self.sight.snapshot.requests for id in ids)
+        return there or time.monotonic() - self.done < SHARE * (self.done - self.began)
 
 
 class Prospects:
@@ -64,10 +73,8 @@ class Prospects:
     async def of(self, context: Context, group: str, ids: Collection[str] = ()) -> Prospect:
         """Return what lies ahead of a group; those of *ids* that came a moment ago are in it, where they wait for room."""
         known = self._known.get(group)
-        if known is not None:
-            there = all(id in known.sight.snapshot.requests for id in ids)
-            if 0 <= context.clock() - known.sight.snapshot.view.now < (FRESH_S if there else AGAIN_S):
-                return known
+        if known is not None and known.is_fresh(context.clock(), ids):
+            return known
         task = self._under_way.get(group)
         if task is None:
             task = self._under_way[group] = asyncio.create_task(self._look(context, group), name="prospects")
@@ -124,9 +131,10 @@ def _until(end: float) -> Callable[[], bool]:
 
 
 def _work_out(sight: Sight, habits: Habits, late: Callable[[], bool]) -> Prospect:
+    began = time.monotonic()
     order = ranks(sight.snapshot, sight.scheduler, late)
     found = forecast(sight.snapshot, sight.scheduler, sight.selector, habits, late)
-    return Prospect(sight, {id: number for number, id in enumerate(order, 1)}, found, habits)
+    return Prospect(sight, {id: number for number, id in enumerate(order, 1)}, found, habits, began, time.monotonic())
 
 
 async def read_habits(connection: AsyncConnection, group: str) -> Habits:

@@ -17,6 +17,7 @@ SCOPES = ("project:redwood/laboratory", f"user:{OWNER}", "domain:redwood")
 # What to send, aimed at what is not the caller's. An operation with a body that is not here is refused for its body: add one.
 BODIES: dict[str, list[Any]] = {
     "sessions.create": [{"type": "batch", "project": "redwood/laboratory"}, {"type": "batch", "project": "{project}"}],
+    "sessions.dry-run": [{"type": "batch", "project": "redwood/laboratory"}, {"type": "batch", "project": "{project}"}],
     "sessions.run": [{"argv": ["id"]}], "sessions.upload": [b"tar"], "images.build": [b"tar"], "images.pull": [{"image": "x:1"}],
     "domains.create": [{"name": "another"}], "domains.update": [{"weight": 7}, {"active": False}],
     "projects.create": [{"name": "another", "domain": "redwood"}], "projects.update": [{"weight": 7}, {"active": False}],
@@ -35,6 +36,8 @@ QUERIES = {
     "domains.list": ["", "?all=true"], "projects.list": ["", "?all=true", "?domain=redwood"],
     "users.list": ["", "?domain=redwood", "?project=redwood/laboratory"], "sessions.download": ["?path=/"], "sessions.upload": ["?path=/"],
     "quotas.list": ["", *(f"?scope={scope}" for scope in SCOPES)], "quotas.delete": [f"?scope={scope}" for scope in SCOPES],
+    "sessions.why": ["", "?replay=true"], "queue.get": ["", "?group=default", "?session={session}", f"?session={OWNER}%2F{NAME}"],
+    "decisions.list": ["", "?session={session}"],
     "usage.read": ["?by=domain,project,user"],
     "images.delete": ["?name=x:1"], "images.build": ["?name=x:1"], "events.watch": ["?follow=false"],
 }

@@ -7,6 +7,7 @@ from backendai.manager.operations import (
     bookings,
     doctor,
     domains,
+    explain,
     groups,
     images,
     plugins,
@@ -26,7 +27,7 @@ def built_in() -> Registry:
     """Return a registry of the platform's own operations."""
     registry = Registry()
     for module in (
-        sessions, agents, groups, presets, quotas, bookings, usage, doctor, images, domains, projects, users, tokens, plugins,
+        sessions, explain, agents, groups, presets, quotas, bookings, usage, doctor, images, domains, projects, users, tokens, plugins,
     ):
         for operation in module.OPERATIONS:
             registry.add(operation)
