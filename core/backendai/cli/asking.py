@@ -33,6 +33,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--preset", metavar="NAME", help="a named bundle of slots; see `bai preset ls`")
     add("--reservation", metavar="NAME", help="run in this advance reservation")
     add("--tag", action="append", default=[], help="for you to find it by")
+    add("--dry-run", action="store_true", help="say what would become of it, and ask for nothing")
     add_wants(parser)
 
 

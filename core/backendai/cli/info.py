@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from backendai.cli.screen import age, clock, connect, expiry, names_sessions, show_facts, show_json, slots
+from backendai.cli.when import interval
 from backendai.client import calls
 from backendai.model.units import format_seconds
 
@@ -20,14 +21,15 @@ def run(options: Namespace) -> int:
     """Print what is known of the session."""
     with connect() as client:
         session = client.raw(calls.get_session(options.session))
+        queues = client.raw(calls.get_queue(session=session["id"]))["items"] if session["state"] == "PENDING" and not options.json else []
     if options.json:
         return show_json(session)
-    show_facts(facts(session))
+    show_facts(facts(session, next((entry for queue in queues for entry in queue["items"]), None)))
     return 0
 
 
-def facts(session: dict[str, Any]) -> dict[str, str]:
-    """Return what to show of a session, by name; what there is nothing to say of is empty."""
+def facts(session: dict[str, Any], entry: dict[str, Any] | None = None) -> dict[str, str]:
+    """Return what to show of a session, by name; what there is nothing to say of is empty. entry: in the queue, if it waits."""
     code, limit = session["exit_code"], session["time_limit_s"]
     return {
         "name": session["name"],
@@ -39,6 +41,7 @@ def facts(session: dict[str, Any]) -> dict[str, str]:
         "exit code": "" if code is None else str(code),
         "reason": session["reason"],
         "waits for": session["hold"],
+        "starts": "" if entry is None else interval(entry["earliest"], entry["latest"]) or "nobody can say; see `bai why`",
         "ends": "" if session.get("expires_at") is None else f"{clock(session['expires_at'])}; {expiry(session)}",
         "progress": session["progress"],
         "image": session["image"] or "the agent's default",

@@ -7,11 +7,13 @@ from typing import Any
 
 from backendai.cli.asking import name_project
 from backendai.cli.screen import age, connect, outcome, say, show_json, show_table, slots
+from backendai.cli.when import brief
 from backendai.client import calls
 from backendai.client.sync import Client
 from backendai.model.errors import Failure
 
 MOST = 50
+MOST_QUEUED = 1000  # of each group, in one answer
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -22,6 +24,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--user", metavar="NAME", help="those of a user, as far as you may see them")
     name_project(parser, help="everyone's in a project of yours")
     parser.add_argument("--arrays", action="store_true", help="each session of an array in a line of its own")
+    parser.add_argument("--eta", action="store_true", help="when those that wait will start")
     parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
 
 
@@ -32,16 +35,18 @@ def run(options: Namespace) -> int:
         raise Failure("invalid-request", "-n must be at least 1.")
     with connect() as client:
         page = collect(client, options.all, most, project=options.project, user=options.user, everyone=options.everyone)
+        starts = expected(client, page["items"]) if options.eta else None
     if options.json:
-        return show_json(page)
+        return show_json(page if starts is None else {**page, "starts": starts})
     if options.quiet:
         for session in page["items"]:
             print(session["id"])
         return 0
     columns = [(head, key) for head, key in (("OWNER", "owner"), ("PROJECT", "project"), ("DOMAIN", "domain"))
                if len({session[key] for session in page["items"]}) > 1]  # what is the same for all need not be said
-    heads = ["NAME", *(head for head, _ in columns), "ID", "TYPE", "STATE", "EXIT", "IMAGE", "AGENT", "SLOTS", "AGE", "WHY"]
-    show_table(heads, [_row(session, [key for _, key in columns]) for session in
+    heads = ["NAME", *(head for head, _ in columns), "ID", "TYPE", "STATE", "EXIT", "IMAGE", "AGENT", "SLOTS", "AGE",
+             *(["STARTS"] if options.eta else []), "WHY"]
+    show_table(heads, [_row(session, [key for _, key in columns], starts) for session in
                        (page["items"] if options.arrays else fold(page["items"]))])
     if page["next"]:
         say(f"The newest {len(page['items'])} are shown; -n N shows more.")
@@ -83,8 +88,25 @@ def fold(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(session: dict[str, Any], more: list[str]) -> list[str]:
+def expected(client: Client, sessions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the place in the queue and the expected start of those of *sessions* that wait, by id."""
+    if not any(session["state"] == "PENDING" for session in sessions):
+        return {}
+    ids = {session["id"]: session.get("array") for session in sessions}
+    found: dict[str, dict[str, Any]] = {}
+    for queue in client.raw(calls.get_queue(limit=MOST_QUEUED))["items"]:
+        for entry in queue["items"]:
+            if entry["session"] in ids:
+                found[entry["session"]] = {key: entry[key] for key in ("position", "earliest", "latest")}
+                if (array := ids[entry["session"]]) is not None:  # where an array is one line, its first counts
+                    found.setdefault(array["id"], found[entry["session"]])
+    return found
+
+
+def _row(session: dict[str, Any], more: list[str], starts: dict[str, dict[str, Any]] | None) -> list[str]:
+    entry = (starts or {}).get(session["id"])
+    eta = [] if starts is None else ["" if entry is None else brief(entry["earliest"], entry["latest"])]
     code = session["exit_code"]
     return [session["name"], *(session[key] for key in more), session["id"], session["type"], session["state"],
             "" if code is None else str(code), session["image"] or "", session["agent"] or "", slots(session["slots"]),
-            age(session["created_at"]), outcome(session)]
+            age(session["created_at"]), *eta, outcome(session)]

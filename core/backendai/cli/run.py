@@ -12,6 +12,7 @@ from backendai.cli.asking import add_options, new_session
 from backendai.cli.follow import exit_status, follow, until_final, until_running
 from backendai.cli.screen import Status, connect, say, show_json
 from backendai.client import calls
+from backendai.client.calls import NewSession
 from backendai.client.sync import Client
 from backendai.model.errors import Failure
 from backendai.model.session import SessionType
@@ -29,6 +30,8 @@ def run(options: Namespace) -> int:
     if options.detach and options.rm:
         raise Failure("invalid-request", "--rm needs somebody who waits; leave it or --detach out.")
     new = new_session(options, SessionType.BATCH, options.command)
+    if options.dry_run:
+        return try_out(new, options.json)
     with connect() as client:
         session = client.raw(calls.create_session(new))
         if options.array is not None:
@@ -41,6 +44,15 @@ def run(options: Namespace) -> int:
     if options.json:
         show_json(session)
     return exit_status(session)
+
+
+def try_out(new: NewSession, as_json: bool) -> int:
+    """Say what would become of a session."""
+    from backendai.cli.why import show
+
+    with connect() as client:
+        why = client.raw(calls.dry_run(new))
+    return show_json(why) if as_json else show(why)
 
 
 def print_id(session: dict[str, Any]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from backendai.cli.asking import add_options, new_session
 from backendai.cli.follow import FAILED_EXIT, until_running
-from backendai.cli.run import print_id, stay
+from backendai.cli.run import print_id, stay, try_out
 from backendai.cli.screen import FINAL, Status, connect, say, show_json
 from backendai.client import calls
 from backendai.model.session import SessionType
@@ -21,6 +21,8 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Ask for the session, wait until it runs, and print its id. Ctrl-C stops it."""
     new = new_session(options, SessionType.INTERACTIVE)
+    if options.dry_run:
+        return try_out(new, options.json)
     with connect() as client:
         session = client.raw(calls.create_session(new))
 

@@ -18,6 +18,7 @@ from backendai.client.http import CONNECT_S, KEEP_ALIVE, nobody, told
 from backendai.client.settings import find_login
 from backendai.client.sync import is_there
 from backendai.model.errors import Failure
+from backendai.model.explain import Overview, Queue, Why
 from backendai.model.session import Session, SessionState
 from backendai.model.views import EventLine, Images, Ran, SessionStats, Who
 from backendai.wire.frames import MAX_DATA, STDIN, Deframer, control, pack, read_control, unpack
@@ -166,6 +167,22 @@ class AsyncClient:
     async def stats(self, session: str) -> SessionStats:
         """Return what a session uses."""
         return await self.do(calls.stats_of_session(session))
+
+    async def why(self, session: str, replay: bool = False) -> Why:
+        """Say why a session waits, what would let it start and when it will. replay: make the decision that placed it again."""
+        return await self.do(calls.why_session(session, replay))
+
+    async def dry_run(self, new: NewSession) -> Why:
+        """Say what would become of a session, without asking for it; raise what ``create`` would."""
+        return await self.do(calls.dry_run(new))
+
+    async def queue(self, group: str | None = None) -> tuple[Queue, ...]:
+        """Return who waits in each resource group, in the order in which they go."""
+        return await self.do(calls.get_queue(group))
+
+    async def overview(self) -> Overview:
+        """Return how everything stands, as far as you may see it."""
+        return await self.do(calls.get_overview())
 
     async def logs(self, session: str, follow: bool = False, tail: int | None = None,
                    attempt: int | None = None) -> AsyncIterator[tuple[int, bytes]]:

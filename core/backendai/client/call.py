@@ -60,10 +60,10 @@ class Call(Generic[T]):
     @property
     def type(self) -> Any:
         """Return the type of the answer, or of each thing in it; None when there is none."""
-        from backendai.model import views
+        from backendai.model import explain, views
 
         here = {"": None, "Session": Session, "Sessions": Sessions}
-        return here[self.shape] if self.shape in here else getattr(views, self.shape)
+        return here[self.shape] if self.shape in here else getattr(views if hasattr(views, self.shape) else explain, self.shape)
 
     def read(self, data: bytes) -> T:
         """Decode the answer's body; raise ``Failure('internal')`` when it is not what the API promises."""

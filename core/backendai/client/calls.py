@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from backendai.client.call import ANSWER_S, Call, Sessions, given, make_key
+from backendai.client.explain import dry_run, get_overview, get_queue, list_decisions, why_session
 from backendai.client.house import (
     change_agent,
     change_group,
@@ -59,12 +60,12 @@ if TYPE_CHECKING:
     from backendai.model.views import Agent, Images, Plugin, Ran, SessionStats
 
 __all__ = (  # what is passed on from the modules beside this one
-    "Call", "Sessions", "change_agent", "change_domain", "change_group", "change_project", "change_user", "create_booking",
-    "create_domain", "create_group", "create_preset", "create_project", "create_token", "create_user", "examine", "get_domain",
-    "get_group", "get_project", "get_user", "list_bookings", "list_domains", "list_groups", "list_members", "list_presets",
-    "list_projects", "list_quotas", "list_slots", "list_tokens", "list_users", "put_member", "read_usage", "remove_booking",
-    "remove_domain", "remove_group", "remove_member", "remove_preset", "remove_project", "remove_quotas", "remove_token", "remove_user",
-    "set_quotas", "whoami",
+    "Call", "Sessions", "change_agent", "change_domain", "change_group", "change_project", "change_user", "create_booking", "create_domain",
+    "create_group", "create_preset", "create_project", "create_token", "create_user", "dry_run", "examine", "get_domain", "get_group",
+    "get_overview", "get_project", "get_queue", "get_user", "list_bookings", "list_decisions", "list_domains", "list_groups",
+    "list_members", "list_presets", "list_projects", "list_quotas", "list_slots", "list_tokens", "list_users", "put_member", "read_usage",
+    "remove_booking", "remove_domain", "remove_group", "remove_member", "remove_preset", "remove_project", "remove_quotas", "remove_token",
+    "remove_user", "set_quotas", "whoami", "why_session",
 )
 MOST_WAIT_S = 60.0  # that the server lets one request wait
 PAGE = 200  # sessions in one answer, at most

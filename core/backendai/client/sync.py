@@ -17,6 +17,7 @@ from backendai.model.errors import Failure
 from backendai.model.session import FINAL, Session, SessionState
 
 if TYPE_CHECKING:
+    from backendai.model.explain import Overview, Queue, Why
     from backendai.model.views import EventLine, Images, Ran, SessionStats, Who
 
 T = TypeVar("T")
@@ -103,6 +104,22 @@ class Client:
     def stats(self, session: str) -> SessionStats:
         """Return what a session uses."""
         return self.do(calls.stats_of_session(session))
+
+    def why(self, session: str, replay: bool = False) -> Why:
+        """Say why a session waits, what would let it start and when it will. replay: make the decision that placed it again."""
+        return self.do(calls.why_session(session, replay))
+
+    def dry_run(self, new: NewSession) -> Why:
+        """Say what would become of a session, without asking for it; raise what ``create`` would."""
+        return self.do(calls.dry_run(new))
+
+    def queue(self, group: str | None = None) -> tuple[Queue, ...]:
+        """Return who waits in each resource group, in the order in which they go."""
+        return self.do(calls.get_queue(group))
+
+    def overview(self) -> Overview:
+        """Return how everything stands, as far as you may see it."""
+        return self.do(calls.get_overview())
 
     def logs(self, session: str, follow: bool = False, tail: int | None = None, attempt: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Yield the output as (1 for standard output or 2 for standard error, bytes). follow: until the session has ended."""

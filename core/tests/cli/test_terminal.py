@@ -205,3 +205,38 @@ def test_a_table_is_as_wide_as_it_must_be(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == f"A      LONG  C\nfirst  x     {'y' * 300}\na\n"
     screen.show_table(("A", "B"), [])
     assert capsys.readouterr().out == "A  B\n"
+
+
+def test_top_is_live_follows_the_size_and_leaves_the_terminal_as_it_was(here: Bai, terminal: Open, lab: str) -> None:
+    top = terminal("top", rows=40, columns=120)
+    before = termios.tcgetattr(top.master)
+    top.until(b"\x1b[?1049h")
+    top.until(lab.encode())
+    top.until(b"q quits")
+    for number in range(9):
+        here("start", "-d", "--name", f"newcomer-{number}", "--grace", "0s", *SMALL)
+    top.until(b"newcomer-8")
+    top.size(16, 60)
+    os.killpg(top.process.pid, 28)
+    top.until(b" more")
+    top.type(b"xq")
+    assert top.rest().endswith(b"\x1b[?25h\x1b[?1049l") and top.process.returncode == 0
+    assert termios.tcgetattr(top.master) == before
+    here("rm", "-f", *(f"newcomer-{number}" for number in range(9)))
+
+
+def test_top_ends_by_ctrl_c_and_by_a_signal_and_leaves_the_terminal_as_it_was(terminal: Open, lab: str) -> None:
+    for end in (lambda top: top.type(b"\x03"), lambda top: top.process.terminate()):
+        top = terminal("top")
+        before = termios.tcgetattr(top.master)
+        top.until(b"q quits")
+        end(top)
+        assert top.rest().endswith(b"\x1b[?25h\x1b[?1049l") and top.process.returncode == 130
+        assert termios.tcgetattr(top.master) == before
+
+
+def test_top_has_colours_unless_none_are_wanted(terminal: Open, lab: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for wanted, coloured in (("", True), ("1", False)):
+        monkeypatch.setenv("NO_COLOR", wanted)
+        assert (b"\x1b[1m" in terminal("top", "--once").rest()) is coloured

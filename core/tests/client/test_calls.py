@@ -33,6 +33,11 @@ EVERY: Mapping[str, Call[Any]] = {
     "open_exec": calls.open_exec("s"),
     "archive_of_session": calls.archive_of_session("s", "/p"),
     "archive_of_session to put": calls.archive_of_session("s", "/p", put=True),
+    "why_session": calls.why_session("s", True),
+    "dry_run": calls.dry_run(FULL),
+    "get_queue": calls.get_queue("g", "s", 5),
+    "list_decisions": calls.list_decisions("g", "s", 7, 5),
+    "get_overview": calls.get_overview(5),
     "list_agents": calls.list_agents(),
     "get_agent": calls.get_agent("a"),
     "list_plugins": calls.list_plugins(),
@@ -184,7 +189,7 @@ def test_a_key_is_made_up_for_each_creation() -> None:
 def test_only_what_may_be_sent_twice_is_repeatable() -> None:
     risky = {name for name, call in EVERY.items() if not call.repeatable}
     assert risky == {"stop_session", "exec_in_session", "pull_image", "build_image", "change_user", "change_group", "change_agent",
-                     "change_domain", "change_project", "set_quotas", "examine"}
+                     "change_domain", "change_project", "set_quotas", "examine", "dry_run"}
 
 
 def test_a_body_has_what_was_asked_for() -> None:
