@@ -13,9 +13,9 @@ from backendai.spec.cli_v10 import SPEC, Cli, Command
 from backendai.testing.laws import Conformance, Violation, Weight, ensure, law
 
 BUILT_IN = frozenset({
-    "agent", "agents", "completion", "config", "cp", "doctor", "domain", "events", "exec", "group", "help", "image", "info", "login",
-    "logs", "plugin", "preset", "project", "ps", "quota", "reservation", "rm", "run", "serve", "simulate", "slots", "start", "stats",
-    "stop", "token", "up", "usage", "user", "whoami"})
+    "agent", "agents", "completion", "config", "cp", "decisions", "doctor", "domain", "events", "exec", "group", "help", "image", "info",
+    "login", "logs", "plugin", "preset", "project", "ps", "queue", "quota", "reservation", "rm", "run", "serve", "simulate", "slots",
+    "start", "stats", "stop", "token", "top", "up", "usage", "user", "whoami", "why"})
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
