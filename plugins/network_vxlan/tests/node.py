@@ -47,11 +47,12 @@ async def main() -> None:
     can = await runtime.probe()
     end = await driver.attach(plan, agent)
     made = await runtime.create_network(NetworkSpec(
-        f"bai-test-{plan.network}-{agent}", tuple(plan.addresses), {}, False, end.bridge, plan.subnet, plan.gateways[agent], end.mtu,
+        f"bai-test-{plan.network}-{agent}", tuple(plan.addresses), {}, plan.outward, end.bridge, plan.subnet, plan.gateways[agent], end.mtu,
         plan.addresses))
     container = await runtime.create(ContainerSpec(
         f"bai-test-{plan.network}-{agent}", given["image"] or can.default_image, ("perl", "-e", SERVE.replace("HOST", given["host"])),
-        hostname=given["host"], net=Endpoint(made.id, plan.addresses[given["host"]]), hosts=plan.addresses))
+        hostname=given["host"], network="outward" if plan.outward else "private",
+        net=Endpoint(made.id, plan.addresses[given["host"]]), hosts=plan.addresses))
     await runtime.start(container)
     async for _ in runtime.logs(container, 0, True):
         break

@@ -11,11 +11,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from backendai.model.errors import Failure
 from backendai.model.network import NetPlan
 from backendai.spec.network_v10 import NetView
 from backendai_network_vxlan.ends import Ends, names
@@ -102,10 +104,10 @@ def start() -> Iterator[Callable[..., Node]]:
             node.end()
 
 
-def make(network: str, hosts: Hosts, taken: tuple[NetPlan, ...] = ()) -> NetPlan:
+def make(network: str, hosts: Hosts, taken: tuple[NetPlan, ...] = (), outward: bool = False) -> NetPlan:
     agents = [f"agent{number}" for number in range(len(hosts.spaces))]
     kernels = {f"{'main' if at == 0 else 'sub'}{at or 1}": agent for at, agent in enumerate(agents)}
-    return make_plan(NetView(network, kernels, dict(zip(agents, hosts.addresses, strict=True)), taken), POOL, 4096, 1 << 23)
+    return make_plan(NetView(network, kernels, dict(zip(agents, hosts.addresses, strict=True)), taken, outward), POOL, 4096, 1 << 23)
 
 
 def test_kernels_on_three_nodes_reach_each_other_and_nothing_is_left(folder: Path, start: Callable[..., Node]) -> None:
@@ -147,6 +149,49 @@ def test_a_kernel_in_docker_and_one_in_the_sandbox_reach_each_other(folder: Path
         assert [docker.ask("sub1"), docker.ask("main1"), sandbox.ask("main1")] == ["sub1", "main1", "main1"]
         assert [docker.end(), sandbox.end()] == ["down", "down"]
         assert not set(names(plan.vni)) & {link["ifname"] for link in json.loads(ip("-json", "link"))}
+
+
+@pytest.mark.docker
+def test_a_session_across_nodes_may_reach_out(folder: Path, start: Callable[..., Node], docker_engine: Any, base_image: str) -> None:
+    with Hosts(2) as hosts:
+        hosts.addresses[0] = hosts.take_part()
+        plan = make(f"n{os.getpid()}o", hosts, outward=True)
+        docker = start("", plan, "agent0", "main1", "docker", base_image, url=docker_engine.url)
+        sandbox = start(hosts.spaces[1], plan, "agent1", "sub1", state_dir=state(folder, "0"))
+        assert [node.hear() for node in (docker, sandbox)] == ["up", "up"]
+        assert [docker.ask("sub1"), sandbox.ask("main1")] == ["sub1", "main1"]
+        assert "refused" in docker.ask(hosts.addresses[1]), "another machine's own address, where nobody listens"
+        assert [docker.end(), sandbox.end()] == ["down", "down"]
+
+
+def test_nodes_may_have_addresses_of_version_6() -> None:
+    ends = Ends(4790, 0)
+    plan = make_plan(NetView(f"n{os.getpid()}6", {"main1": "a", "sub1": "b"}, {"a": "::1", "b": "2001:db8::9"}), POOL, 4096, 1 << 23)
+    try:
+        assert ends.attach(plan, "a").mtu <= 65536 - 70
+        assert "2001:db8::9" in subprocess.run(["bridge", "fdb", "show", "dev", names(plan.vni)[1]], check=True, capture_output=True,
+                                               text=True).stdout
+    finally:
+        ends.detach(plan.network, "a")
+
+
+def test_a_node_says_when_it_does_not_have_the_address() -> None:
+    view = NetView(f"n{os.getpid()}x", {"main1": "a", "sub1": "b"}, {"a": "203.0.113.7", "b": "203.0.113.8"})
+    plan = make_plan(view, POOL, 4096, 1 << 23)
+    with pytest.raises(Failure, match=r"No interface of this node has the address 203\.0\.113\.7"):
+        Ends(4790, 0).attach(plan, "a")
+
+
+def test_a_number_that_another_network_still_has_here_is_waited_for() -> None:
+    ends = Ends(4790, 0)
+    plan = make_plan(NetView(f"n{os.getpid()}p", {"main1": "a", "sub1": "b"}, {"a": "127.0.0.1", "b": "127.0.0.1"}), POOL, 4096, 1 << 23)
+    ends.attach(plan, "a")
+    try:
+        with pytest.raises(Failure, match="is still in use here") as caught:
+            ends.attach(replace(plan, network="another"), "a")
+        assert caught.value.code == "unavailable", "so that it is tried again"
+    finally:
+        ends.detach(plan.network, "a")
 
 
 def test_agents_of_one_machine_share_an_end_and_the_last_takes_it_away() -> None:

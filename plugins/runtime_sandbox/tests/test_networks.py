@@ -134,6 +134,21 @@ async def test_a_network_may_lead_outward(sandbox: Sandbox) -> None:
     await sandbox.remove_network(made.id)
 
 
+@tools
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has named namespaces")
+async def test_a_way_out_takes_nobody_s_named_namespace_away(sandbox: Sandbox) -> None:
+    """slirp4netns unmounts all that it sees, and where mounts are shared, as `ip netns` makes them, that reaches the node."""
+    if "network-outward" not in (await sandbox.probe()).features:
+        pytest.skip("there is no slirp4netns here, or no access to /dev/net/tun")
+    name = f"sbtest-{secrets.token_hex(4)}"
+    await asyncio.to_thread(subprocess.run, ["ip", "netns", "add", name], check=True)
+    try:
+        assert (await run(sandbox, "true", network="outward")).code == 0
+        assert (await asyncio.to_thread(subprocess.run, ["ip", "-n", name, "link"], check=False, capture_output=True)).returncode == 0
+    finally:
+        await asyncio.to_thread(subprocess.run, ["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
 async def test_ports_are_dialled_in_a_network_too(sandbox: Sandbox) -> None:
     made = await sandbox.create_network(network())
     script = SERVE.replace("socket.gethostname(), 7000", '"127.0.0.1", 7000')

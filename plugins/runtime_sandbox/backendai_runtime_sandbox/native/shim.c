@@ -23,6 +23,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -110,6 +111,8 @@ static pid_t let_out(const char *program, pid_t pid, int as_root, int *keep) {
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        /* What it unmounts for its own sandbox would be gone from the node, too: the namespaces that `ip netns` keeps below /run. */
+        if (as_root && (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)) _exit(127);
         int said = open("slirp4netns", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         dup2(said, 1), dup2(said, 2);
         snprintf(target, sizeof target, "%d", pid);
