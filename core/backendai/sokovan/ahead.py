@@ -57,6 +57,7 @@ class Ahead:
         self._reserved: list[_Reserved] = []
         self._places: dict[str, Place] = {}
         self._empty: Table | None = None
+        self._doubt = False  # whether somebody could not be told a moment: then a quick look comes first
         self._final: tuple[int, Table] | None = None  # with the number of stays that it was made for
         if snapshot.claims or snapshot.bookings:
             self._keep()
@@ -91,7 +92,7 @@ class Ahead:
         if self._raw is self.now:
             self._raw = self.now.copy()
         self._claims[id] = kept
-        self._parts[id] = [(table, [table.keep(row, want) for row, want in kept]) for table in (self.now, *self.tables)]
+        self._parts[id] = [(table, [table.keep(row, want, whole=True) for row, want in kept]) for table in (self.now, *self.tables)]
 
     def lift(self, id: str, sign: int) -> list[int]:
         """Let a session have what is claimed for it (sign -1) or keep it again; return the agents."""
@@ -137,7 +138,7 @@ class Ahead:
             if stay.until <= at:
                 table.take(stay.row, stay.want, stay.parts, -1)
         np.minimum(table.free, self._snapshot.capacity, out=table.free)
-        claimed = {id: [table.keep(row, want) for row, want in kept] for id, kept in self._claims.items()}
+        claimed = {id: [table.keep(row, want, whole=True) for row, want in kept] for id, kept in self._claims.items()}
         for booking in self._snapshot.bookings:
             if booking.begins <= at < booking.ends:
                 for row, want in self._left_of(booking, at):
@@ -209,14 +210,16 @@ class Ahead:
         """Return when *number* containers of one kind fit first: how many each agent takes is counted after each end."""
         asked = [index for index, _ in want.pairs]
         amounts = np.array([amount for _, amount in want.pairs], dtype=np.int64)
-        if int(count([self._last(stays)], want, mask).sum()) < number:
+        if self._doubt and int(count([self._last(stays)], want, mask).sum()) < number:
             return None
+        self._doubt = True  # until it has an answer
         row, at, given = self._all_ends(stays)
         mine = mask[row]
         row, at, given = row[mine], at[mine], given[mine][:, asked]
         before = count([self.now], want, mask)
         total = int(before.sum())
         if total >= number:
+            self._doubt = False
             return self._snapshot.view.now
         if not len(row):
             return None
@@ -231,6 +234,7 @@ class Ahead:
         last[first] = before[row[first]]
         time = np.argsort(at, kind="stable")
         enough = np.flatnonzero(total + np.cumsum((room - last)[time]) >= number)
+        self._doubt = not len(enough)
         return float(at[time[enough[0]]]) if len(enough) else None
 
     def _last(self, stays: Sequence[Stay]) -> Table:

@@ -44,8 +44,7 @@ class Allowance:
         self._claims: dict[str, tuple[tuple[Amounts, ...], Request]] = {}
         if self._accounts:
             for id in snapshot.claims:
-                self._claims[id] = (snapshot.waiting[id].kernels, snapshot.requests[id])
-                self.lift(id, 1)
+                self.claim(id, snapshot.waiting[id].kernels, snapshot.requests[id])
 
     def short(self, kernels: tuple[Amounts, ...], who: Request) -> Short | None:
         """Return the first quota that a session would exceed."""
@@ -64,6 +63,11 @@ class Allowance:
             for account in self._accounts_of(who):
                 account.used += sign * needs[account.column]
                 account.left -= sign * needs[account.column]
+
+    def claim(self, id: str, kernels: tuple[Amounts, ...], who: Request) -> None:
+        """Count a session for which room is kept."""
+        self._claims[id] = kernels, who
+        self.lift(id, 1)
 
     def lift(self, id: str, sign: int) -> None:
         """Count what a claim keeps (sign 1), or no longer (-1)."""

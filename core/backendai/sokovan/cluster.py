@@ -56,16 +56,18 @@ class Cluster:
         """Let a session wait; one that waits already is taken in anew."""
         for kernel in request.kernels:
             self._known(kernel)
+        self.leave(request.id)
         self._queue.add(request)
 
     def leave(self, id: str) -> None:
         """Let a session wait no more."""
-        self._queue.remove(id)
+        if (request := self._queue.remove(id)) is not None:
+            self._fleet.freed(request.claim)
 
     def hold(self, lease: Lease, counted: bool = False) -> None:
         """Give a session what it holds from now on; it waits no more. counted: its agents' ``used`` and ``kernels`` have it already."""
         self.release(lease.id)
-        self._queue.remove(lease.id)
+        self.leave(lease.id)
         at = bisect_left(self._ids, lease.id)
         kernels = vectors(lease.kernels, self._slots)
         self._ids.insert(at, lease.id)
@@ -128,7 +130,8 @@ class Cluster:
             devices={index: frozen(table.copy()) for index, table in fleet.devices.items()}, device_names=fleet.device_names,
             device_capacity=fleet.device_capacity, waiting=queue.waiting.copy(), requests=queue.requests.copy(),
             claims=queue.claims, booked=queue.booked, leases=self._leases.copy(),
-            ends=self._ending.freeze(fleet.number_rows), agents=fleet.known(), asked=queue.asked(),
+            ends=self._ending.freeze(fleet.number_rows), freed=len(fleet.memory.freed), memory=fleet.memory,
+            agents=fleet.known(), asked=queue.asked(),
             quotas=tuple(self._quotas.values()), bookings=self._bookings, options=self._options, mix=mix, weights=weights)
 
     def _lend(self, lease: Lease, sign: int, counted: bool) -> None:

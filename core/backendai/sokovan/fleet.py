@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from backendai.sokovan.memory import LONGEST, Memory
 from backendai.sokovan.snapshot import Agent, Array, Slots, Units, frozen
 from backendai.spec.scheduler_v10 import Node
 
@@ -23,6 +24,7 @@ class Fleet:
         self.rows: dict[str, int] = {}
         self._stale = True
         self._touched: set[str] = set()  # agents whose row in ``free`` and node are old
+        self.memory = Memory()
         self._known: tuple[Agent, ...] | None = None
         self._counts: dict[str, int] = {}
         self._lasts: dict[str, int] = {}
@@ -37,9 +39,9 @@ class Fleet:
         if before is None or before.devices != agent.devices:
             self._left[agent.id] = {slot: dict(devices) for slot, devices in agent.devices.items()}
         self._counts[agent.id], self._lasts[agent.id] = agent.kernels, agent.last_used
-        keeps = before is not None and (before.why, before.capacity, before.devices) == (agent.why, agent.capacity, agent.devices)
+        keeps = before is not None and replace(before, used=agent.used, kernels=0, last_used=0) == replace(agent, kernels=0, last_used=0)
         if keeps and not self._stale:
-            self._touched.add(agent.id)
+            self._free(agent.id)
         else:
             self._stale = True
 
@@ -67,7 +69,22 @@ class Fleet:
                         free[device] -= sign * amount
         if number:
             self._lasts[agent] = number
+        if sign < 0:
+            self._free(agent)
+        else:
+            self._touched.add(agent)
+
+    def freed(self, agents: Iterable[str]) -> None:
+        """Note that what was kept on some agents no longer is."""
+        for agent in agents:
+            self._free(agent)
+
+    def _free(self, agent: str) -> None:
         self._touched.add(agent)
+        if (row := self.rows.get(agent)) is not None and not self._stale:
+            self.memory.freed.append(row)
+            if len(self.memory.freed) > LONGEST:
+                self.memory = Memory()
 
     def now(self, id: str) -> Agent:
         """Return an agent with what it lends now."""
@@ -102,6 +119,7 @@ class Fleet:
     def _lay_out(self) -> None:
         usable = sorted((agent for agent in self.agents.values() if not agent.why), key=lambda agent: agent.id)
         self.rows = {agent.id: row for row, agent in enumerate(usable)}
+        self.memory = Memory()
         count, width = len(usable), len(self.slots)
         caps = [vector(agent.capacity, self.slots) for agent in usable]
         self._caps = caps

@@ -18,7 +18,7 @@ class Masks:
     def __init__(self, snapshot: Snapshot) -> None:
         self.everyone: Bools = np.ones(len(snapshot.rows), dtype=bool)
         self._names, self._labels = snapshot.names, snapshot.labels
-        self._known: dict[object, Bools] = {}
+        self._known: dict[object, Bools] = {} if snapshot.memory is None else snapshot.memory.masks
         self._zones: Array | None = None
 
     def of(self, wishes: Wishes) -> Bools:

@@ -155,9 +155,11 @@ class Talk:
         return found.outcome
 
     def _urge(self, waiting: Waiting) -> None:
-        """Have others make room for the first who is blocked."""
+        """Have others make room for the first who is blocked; an advance reservation is all that those have who use one."""
+        if self._room.snapshot.requests[waiting.id].booking:
+            return
         self._urged = True
-        if waiting.id in self._room.snapshot.claims or self.refused[waiting.id].cause is Cause.BOOKING:
+        if waiting.id in self._room.snapshot.claims:
             return
         found = victims(self._room, waiting)
         if found is not None:
@@ -171,7 +173,7 @@ class Talk:
             raise Misbehaviour(f"it reserved for {id!r}, whose attempt was not blocked")
         if id in self.claims or id in self._room.snapshot.claims:
             return Outcome.RESERVED
-        if refusal.outcome is not Outcome.BLOCKED or refusal.cause is not Cause.ROOM:
+        if refusal.outcome is not Outcome.BLOCKED or refusal.cause is not Cause.ROOM or self._room.snapshot.requests[id].booking:
             return Outcome.UNKNOWN
         start = self._room.reserve(self._waiting[id])
         if start is None:

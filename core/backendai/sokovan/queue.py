@@ -36,8 +36,7 @@ class Queue:
         self._mix: tuple[Array | None, NDArray[np.float64] | None] = None, None
 
     def add(self, request: Request) -> None:
-        """Let a session wait."""
-        self.remove(request.id)
+        """Let a session wait that does not yet."""
         kernels = vectors(request.kernels, self._slots)
         self._asked.update(kernels)
         key = (request.submitted_at, request.id)
@@ -55,15 +54,15 @@ class Queue:
         if len(self._shapes) > 4 * len(self.views) + STALE:  # most are those of sessions that are gone
             self._number()
 
-    def remove(self, id: str) -> bool:
-        """Let a session wait no more; tell whether it did."""
+    def remove(self, id: str) -> Request | None:
+        """Let a session wait no more; return it if it did."""
         if (request := self.requests.pop(id, None)) is None:
-            return False
+            return None
         at = bisect_left(self._keys, (request.submitted_at, id))
         del self._keys[at], self.views[at], self.waiting[id]
         self._claims.discard(id)
         self._booked.discard(id)
-        return True
+        return request
 
     def widen(self, slots: tuple[str, ...]) -> None:
         """Write every request by other slots."""

@@ -18,11 +18,12 @@ from backendai.sokovan.ahead import Ahead
 from backendai.sokovan.allowance import Allowance, Short
 from backendai.sokovan.ground import Ground
 from backendai.sokovan.masks import Masks
+from backendai.sokovan.memory import Memory
 from backendai.sokovan.queue import wish_key
 from backendai.sokovan.scoring import Scorer
 from backendai.sokovan.snapshot import PLAIN, Array, Request, Snapshot, Units
 from backendai.sokovan.stay import FOREVER, Stay
-from backendai.sokovan.table import Bools, Parts, Table, Want, fits
+from backendai.sokovan.table import Bools, Parts, Table, Want, count, fits
 from backendai.spec.agentselector_v10 import AgentSelector
 from backendai.spec.scheduler_v10 import Amounts, Outcome, Waiting
 
@@ -39,12 +40,16 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a session was not placed. quota: which, and by how much. avoid: agents that the scheduler kept from it."""
+    """Why a session was not placed. quota: which, and by how much. avoid: agents that the scheduler kept from it.
+
+    now: what is free now was too little; otherwise what is kept for later may be what lacks.
+    """
 
     outcome: Outcome
     cause: Cause
     quota: Short | None = None
     avoid: frozenset[str] = NOBODY
+    now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +76,13 @@ class Room:
         self.masks = Masks(snapshot)
         self.allowance = Allowance(snapshot)
         self.stays: list[Stay] = []
-        self._wants: dict[Amounts, Want] = {}
+        self._memory = None if snapshot.bookings else snapshot.memory  # what is kept by time is no matter of what was given back
+        facts = snapshot.memory or Memory()
+        self._wants, self._ever, self._fewest = facts.wants, facts.ever, facts.fewest
         self.ahead = Ahead(snapshot, self.want)
         self._blocked: dict[int, _Blocked] = {}  # by shape
+        self._urged = False  # whether somebody has been asked to make room
         self._unknown: set[object] = set()  # who has no moment at which it certainly could start
-        self._ever: dict[object, bool] = {}
-        self._fewest: dict[object, int] = {}
 
     def want(self, amounts: Amounts) -> Want:
         """Return what a container needs, the same object for the same amounts."""
@@ -95,7 +101,7 @@ class Room:
         found = self._place(waiting, request, avoid, window)
         if isinstance(found, Refusal):
             if not avoid and not request.claim and found.cause is Cause.ROOM:
-                self._blocked[waiting.shape] = _Blocked(window, found)
+                self._blocked[waiting.shape] = _Blocked(0 if found.now else window, found)
             if request.claim:
                 self._lift(request.id, 1)
         else:
@@ -116,9 +122,30 @@ class Room:
         until = FOREVER if waiting.time_limit_s is None else self.snapshot.view.now + waiting.time_limit_s
         if request.booking:
             return self._inside(waiting, request, until)
-        found = self._claimed(waiting, request, window, until) if request.claim else None
-        found = found or self._wished(waiting.kernels, request.wishes, window, avoid, until)
-        return found or Refusal(self._outcome(waiting.kernels, request.wishes), Cause.ROOM, avoid=avoid)
+        if request.claim:
+            found = self._claimed(waiting, request, window, until) or self._wished(waiting.kernels, request.wishes, window, avoid, until)
+            return found or Refusal(self._outcome(waiting.kernels, request.wishes), Cause.ROOM, avoid=avoid)
+        key, untouched = (waiting.kernels, wish_key(request.wishes)), not self.stays and not self._urged
+        if self._memory is not None and not avoid:
+            known = self._memory.still(key, waiting.kernels, self.snapshot.freed, self.ahead.now, self.want, untouched)
+            if known is not None:
+                return Refusal(known, Cause.ROOM, now=True)
+        found = self._wished(waiting.kernels, request.wishes, window, avoid, until)
+        if found is not None:
+            return found
+        outcome = self._outcome(waiting.kernels, request.wishes)
+        now = not avoid and (not window or self._none_now(waiting.kernels))
+        if self._memory is not None and untouched and now:
+            self._memory.blocked[key] = self.snapshot.freed, outcome
+        return Refusal(outcome, Cause.ROOM, avoid=avoid, now=now)
+
+    def _none_now(self, kernels: tuple[Amounts, ...]) -> bool:
+        """Tell whether counting shows that there is no room now, whatever is kept for later."""
+        if len(set(kernels)) > 1:
+            return False
+        want = self.want(kernels[0])
+        return not fits((self.ahead.now,), want).any() if len(kernels) == 1 else int(
+            count((self.ahead.now,), want).sum()) < len(kernels)
 
     def _window(self, limit: float | None) -> int:
         """Return how many later moments count for a session that starts now."""
@@ -152,6 +179,8 @@ class Room:
 
     def claim(self, waiting: Waiting, rows: tuple[int, ...]) -> None:
         """Keep agents for a session from now on, while others make room."""
+        self._urged = True
+        self.allowance.claim(waiting.id, waiting.kernels, self.snapshot.requests[waiting.id])
         self.ahead.claim(waiting.id, [(row, self.want(amounts)) for row, amounts in zip(rows, waiting.kernels, strict=True)])
         for row in rows:
             self.scorer.touch(row)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from backendai.model.group import GroupOptions
 from backendai.model.session import Wishes
 from backendai.spec.scheduler_v10 import Amounts, QueueView, Waiting
+
+if TYPE_CHECKING:
+    from backendai.sokovan.memory import Memory
 
 Slots = Mapping[str, int]
 Units = Mapping[str, Mapping[str, int]]  # fraction slot to device to amount, of one kernel
@@ -139,7 +143,8 @@ class Snapshot:
     idle: agents that cannot be used now, each with the reason. devices: what is free of each device, by slot index, [A, D], padded with -1.
     device_names: by slot index, for each agent. waiting, requests: who waits, by id; claims, booked: those of them that have a claim or a
     booking. leases: who holds. agents: as they were given. asked: the kernels of every
-    waiting session, each list once; perhaps some that nobody asks for any more. mix, weights: as the selector sees them.
+    waiting session, each list once; perhaps some that nobody asks for any more. mix, weights: as the selector sees them. memory: what
+    only saves work; freed: how much of its log had happened.
     """
 
     view: QueueView
@@ -162,11 +167,13 @@ class Snapshot:
     ends: Ends
     agents: tuple[Agent, ...]
     asked: Mapping[tuple[Amounts, ...], None]
+    freed: int
     options: GroupOptions
     quotas: tuple[Quota, ...] = ()
     bookings: tuple[Booking, ...] = ()
     mix: Array | None = None
     weights: NDArray[np.float64] | None = None
+    memory: Memory | None = field(default=None, compare=False, repr=False)
 
 
 def frozen(array: Array) -> Array:

@@ -65,15 +65,19 @@ class Table:
         for index, device, amount in parts:
             self.devices[index][row, device] -= sign * amount
 
-    def keep(self, row: int, want: Want) -> Parts:
+    def keep(self, row: int, want: Want, whole: bool = False) -> Parts:
         """Take for somebody who is yet to come, although it may not be free yet; return the devices that are kept for it.
 
-        What is short goes below zero, so that whatever is freed first is kept as well.
+        What is short goes below zero, so that whatever is freed first is kept as well. whole: nobody else gets any device there: which
+        of them it will have is open, and others could leave it parts that do not make a whole.
         """
         parts: list[tuple[int, int, int]] = []
         for index, amount in want.parts:
             free = self.devices[index][row]
             there = np.flatnonzero(free >= 0)
+            if whole:
+                parts += [(index, device, int(free[device])) for device in there.tolist()]
+                continue
             if amount < SCALE:
                 enough = there[free[there] >= amount]
                 order = enough[np.argsort(free[enough], kind="stable")] if len(enough) else there[np.argsort(-free[there], kind="stable")]
