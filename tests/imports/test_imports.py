@@ -24,7 +24,7 @@ ONE_PLACE: Mapping[str, tuple[str, ...]] = {
     "aiosqlite": ("core/backendai/manager/store",),
     "prometheus_client": ("core/backendai/manager",),
     "numpy": ("core/backendai/sokovan", "core/backendai/spec/agentselector_v10.py", "core/backendai/testing/agentselector_v10.py",
-              "plugins/agentselector"),
+              "core/backendai/testing/simulate", "plugins/agentselector"),
     "aiodocker": ("plugins/runtime_docker",),
     "argcomplete": ("core/backendai/cli",),
 }

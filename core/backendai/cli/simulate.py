@@ -114,8 +114,8 @@ def _each(scene: Scene, policies: Sequence[Policy], preempt: bool) -> list[Resul
 
 
 def _teller(status: Status, name: str, total: int) -> Any:
-    """Return what says now and then how far a run is: often on a terminal, each twentieth on a pipe."""
-    calls, step = 0, 1 if sys.stderr.isatty() else max(1, total // 20)
+    """Return what says now and then how far a run is: often on a terminal, each tenth on a pipe."""
+    calls, step = 0, 1 if sys.stderr.isatty() else max(1, total // 10)
 
     def tell(ended: int, now: float) -> None:
         nonlocal calls

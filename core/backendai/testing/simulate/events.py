@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import perf_counter, thread_time
+from time import thread_time
 
 from backendai.model.errors import Failure
 from backendai.model.group import GroupOptions
@@ -21,7 +21,7 @@ from backendai.testing.simulate.shares import REFRESH_S, Shares
 from backendai.testing.simulate.space import Space
 from backendai.testing.simulate.wake import Wake
 
-PATIENCE_S = 10.0  # of a plan: no plugin that comes to an end takes so long
+PATIENCE_S = 10.0  # of a core, for a plan: no plugin that comes to an end takes so long
 Tell = Callable[[int, float], None]
 
 
@@ -111,12 +111,13 @@ class _World:
 
     def _plan(self, now: float) -> None:
         """Ask the brain, and do what it says."""
-        begun, until = thread_time(), perf_counter() + PATIENCE_S
+        begun = thread_time()
+        until = begun + PATIENCE_S
         if now >= self._refreshed + REFRESH_S:
             self._cluster.set_accounts(self._shares.accounts(now))
             self._refreshed = now
         snapshot = self._cluster.freeze(now)
-        plan = make_plan(snapshot, self._scheduler, self._selector, lambda: perf_counter() > until)
+        plan = make_plan(snapshot, self._scheduler, self._selector, lambda: thread_time() > until)
         self.record.planned(thread_time() - begun, len(plan.placements))
         if plan.fault is not None:
             fault = plan.fault

@@ -120,6 +120,16 @@ def test_an_interrupt_leaves_what_there_is() -> None:
     assert [math.isnan(end) for end in record.ends] == [False, False, True, True]
 
 
+def test_an_urgent_job_has_another_make_room_which_begins_anew() -> None:
+    """On one node of two: a starts at 0 and is told at 5 to end within 3 s; b has 8 to 18; a runs again, all of it, from 18 to 38."""
+    jobs = [job("a", 0, 20, 2, priority=1, preemptible=True), job("b", 5, 10, 2, priority=9), job("c", 6, 1, 2, priority=0)]
+    group = GroupOptions(preemption=Preemption(enabled=True, grace_s=3.0))
+    record = simulate(scene(jobs, 1, 2), Easy(), First(), group)
+    assert starts(record) == {"a": 0, "b": 8, "c": 38}
+    assert (record.ends, record.attempts, record.evictions) == ([38, 18, 39], [2, 1, 1], 1)
+    assert starts(simulate(scene(jobs, 1, 2), Easy(), First())) == {"a": 0, "b": 20, "c": 30}
+
+
 class Wrong(Scheduler):
     def attempts(self, view: QueueView) -> Generator[Attempt | Reserve, Outcome, None]:
         yield Attempt("ghost")
