@@ -21,6 +21,7 @@ from backendai.manager.context import Context
 from backendai.manager.live import Live
 from backendai.manager.metrics import Metrics, report_for_ever
 from backendai.manager.operations import built_in
+from backendai.manager.operations.images import learn_for_ever
 from backendai.manager.orchestrator import Orchestrator
 from backendai.manager.possible import Capacities
 from backendai.manager.store.decisions import forget, thin
@@ -91,7 +92,8 @@ async def serve_manager(config: ManagerConfig) -> AsyncIterator[ManagerHandle]:
         url = await _listen(context, orchestrator, stack)
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "orchestrator": orchestrator.run, "prune": lambda: _prune(context), "thin": lambda: _thin(context),
-            "usage": lambda: count_for_ever(context), "idle": Sweeper(context).run}
+            "usage": lambda: count_for_ever(context), "idle": Sweeper(context).run,
+            "images": lambda: learn_for_ever(context)}
         if context.host.each(monitor_stats_v10.SPEC):
             loops["report"] = lambda: report_for_ever(context)
         for name, run in loops.items():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from backendai.manager.operations import images
 from backendai.manager.possible import KnownImages, bounds_of, check_amounts, check_bounds
 from backendai.manager.store.groups import Group, choose
 from backendai.manager.store.nodes import merge_labels
@@ -200,7 +202,18 @@ async def test_an_image_that_is_known_has_its_say(served: Any) -> None:
     assert await served.session(image="big:1", slots={"mem": "8g"})
 
 
+async def test_agents_are_asked_for_their_images_now_and_then(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "FIRST_S", 0.0)
+    agent = await served.agent("node")
+    served.nodes.answers[agent] = {"images": [{"name": "big:1", "labels": {"ai.backendai.resource.min.mem": "8g"}}]}
+    learning = asyncio.create_task(images.learn_for_ever(served.context))
+    async with asyncio.timeout(10.0):
+        while not served.context.images.labels("big:1"):  # noqa: ASYNC110 - nobody sets an event for what a test looks at
+            await asyncio.sleep(0.01)
+    learning.cancel()
+
+
 def test_a_tag_that_is_left_out_is_the_latest() -> None:
-    images = KnownImages()
-    images.learn("a", [("x:latest", {"k": "v"})])
-    assert images.labels("x") == images.labels("x:latest") == {"k": "v"} and images.labels("x:1") == {}
+    known = KnownImages()
+    known.learn("a", [("x:latest", {"k": "v"})])
+    assert known.labels("x") == known.labels("x:latest") == {"k": "v"} and known.labels("x:1") == {}

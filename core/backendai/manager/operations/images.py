@@ -18,6 +18,7 @@ from backendai.model.views import Agent, Image, Images
 from backendai.wire import frames
 
 ASK_S = 15.0
+FIRST_S, LEARN_S = 60.0, 600.0  # when agents are asked by ourselves, after the start and from then on
 REMOVE_S = 60.0
 
 
@@ -37,6 +38,19 @@ class Removed(msgspec.Struct, frozen=True):
 async def list_(context: Context, caller: Caller, input: Nothing) -> Images:
     """List the images of every connected agent."""
     require(caller, Verb.READ, Thing("image"))
+    return await read_all(context)
+
+
+async def learn_for_ever(context: Context) -> None:
+    """Ask what agents have now and then, so that what an image's labels demand is known when somebody asks for it."""
+    await asyncio.sleep(FIRST_S)
+    while True:
+        await read_all(context)
+        await asyncio.sleep(LEARN_S)
+
+
+async def read_all(context: Context) -> Images:
+    """Ask every connected agent for its images, and remember their labels."""
     there = [agent for agent in await find_agents(context) if agent.connected]
     answers = await _ask_all(context, there, frames.Verb.IMAGES, {}, ASK_S)
     rows = []
