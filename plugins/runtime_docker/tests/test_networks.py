@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+import shutil
 import socket
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -18,6 +21,11 @@ from backendai.model.network import subnets
 from backendai.spec.runtime_v10 import Endpoint, Network, NetworkSpec
 from backendai_runtime_docker.sessions import routes, to_engine, to_network
 
+SHOW = r'''
+#include <fcntl.h>
+#include <unistd.h>
+int main(void) { char b[4096]; int n = read(open("/etc/hosts", O_RDONLY), b, sizeof b); return write(1, b, n) != n; }
+'''
 pytestmark = pytest.mark.docker
 REACH = "timeout 2 bash -c 'echo > /dev/tcp/{}/{}' 2>&1"
 
@@ -87,6 +95,24 @@ async def test_nothing_is_left_on_the_node(bench: Any, spec: NetworkSpec) -> Non
     await bench.runtime.remove(id)
     await bench.runtime.remove_network(made.id)
     assert links() == before
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="the image's one program is built here")
+async def test_names_are_known_in_an_image_with_one_program(bench: Any, spec: NetworkSpec, docker_engine: Any, tmp_path: Path) -> None:
+    (tmp_path / "show.c").write_text(SHOW)
+    await asyncio.to_thread(subprocess.run, ["cc", "-static", "-o", str(tmp_path / "show"), str(tmp_path / "show.c")], check=True)
+    with tarfile.open(tmp_path / "bare.tar", "w") as archive:
+        archive.add(tmp_path / "show", "show")
+    image = f"bai-test-bare:{os.getpid()}"
+    await asyncio.to_thread(docker_engine.run, "import", str(tmp_path / "bare.tar"), image)
+    try:
+        made = await bench.runtime.create_network(spec)
+        id = await bench.run("/show", image=image, net=Endpoint(made.id, made.addresses["main1"]), hosts=made.addresses, hostname="main1")
+        said = (await bench.output(id))[1].decode()
+        assert {(address, host) for host, address in made.addresses.items()} <= {tuple(line.split()) for line in said.splitlines()}
+        await bench.runtime.remove(id)
+    finally:
+        await bench.runtime.remove_image(image)
 
 
 async def test_addresses_that_somebody_has_are_passed_over(bench: Any, spec: NetworkSpec, with_runtime: Any) -> None:

@@ -33,6 +33,11 @@ while True:
     connection.sendall(socket.gethostname().encode())
     connection.close()
 """
+SHOW = r'''
+#include <fcntl.h>
+#include <unistd.h>
+int main(void) { char b[4096]; int n = read(open("/etc/hosts", O_RDONLY), b, sizeof b); return write(1, b, n) != n; }
+'''
 ASK = "import socket, sys; print(socket.create_connection((sys.argv[1], 7000), timeout=3).recv(99).decode())"
 tools = pytest.mark.skipif(not (shutil.which("ip") and shutil.which("nsenter")), reason="without ip and nsenter there are no bridges")
 
@@ -147,6 +152,27 @@ async def test_a_way_out_takes_nobody_s_named_namespace_away(sandbox: Sandbox) -
         assert (await asyncio.to_thread(subprocess.run, ["ip", "-n", name, "link"], check=False, capture_output=True)).returncode == 0
     finally:
         await asyncio.to_thread(subprocess.run, ["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="the image's one program is built here")
+async def test_names_are_known_in_an_image_that_holds_one_program(root: Path, programs: Path) -> None:
+    image = root / "image"
+    image.mkdir()
+    (root / "show.c").write_text(SHOW)
+    await asyncio.to_thread(subprocess.run, ["cc", "-static", "-o", str(image / "show"), str(root / "show.c")], check=True)
+    sandbox = Sandbox(Config(state_dir=str(root), images={"bare": str(image)}))
+    try:
+        await sandbox.probe()
+    except Failure as failure:
+        pytest.skip(failure.message)  # this node cannot isolate, and the message says why
+    made = await sandbox.create_network(network())
+    id = await sandbox.create(replace(spec("", **member(made, "main1")), image="bare", argv=("/show",)))
+    await sandbox.start(id)
+    said = b"".join([chunk.data async for chunk in sandbox.logs(id, 0, True)]).decode()
+    assert [f"{address} {host}" for host, address in made.addresses.items()] == said.splitlines()[-2:]
+    await sandbox.remove(id)
+    await sandbox.remove_network(made.id)
+    await sandbox.teardown()
 
 
 async def test_ports_are_dialled_in_a_network_too(sandbox: Sandbox) -> None:
