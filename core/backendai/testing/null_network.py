@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network
 
 from backendai.model.errors import Failure
 from backendai.model.network import NetPlan, free_number, spread, subnets
@@ -23,8 +22,7 @@ class NullNetwork:
     @hookimpl
     def plan(self, view: NetView) -> NetPlan:
         """Choose as a real one would."""
-        taken = [IPv4Network(plan.subnet) for plan in view.taken]
-        subnet = next(subnets(POOL, len(view.hosts) + len(view.nodes), view.network, taken), None)
+        subnet = next(subnets(POOL, len(view.hosts) + len(view.nodes), view.network, (plan.subnet for plan in view.taken)), None)
         vni = free_number(1, LAST, view.network, (plan.vni for plan in view.taken))
         if subnet is None or vni is None:
             raise Failure("unavailable", "Every address for networks of sessions is taken; wait until some have ended.")

@@ -20,11 +20,20 @@ def test_a_subnet_holds_what_was_asked_for_and_is_no_larger_than_needed(count: i
 
 
 def test_every_subnet_of_the_pool_is_given_until_none_is_left() -> None:
-    taken: list[IPv4Network] = []
+    taken: list[str] = []
     for number in range(128):
-        taken.append(next(subnets(POOL, 6, f"session {number}", taken)))
+        taken.append(str(next(subnets(POOL, 6, f"session {number}", taken))))
     assert len(set(taken)) == 128
     assert next(subnets(POOL, 6, "one more", taken), None) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 1023), st.integers(22, 32)), max_size=12), st.integers(1, 60))
+def test_what_is_given_overlaps_nothing_that_is_taken(taken: list[tuple[int, int]], count: int) -> None:
+    others = [IPv4Network((int(IPv4Network(POOL)[at]), prefix), strict=False) for at, prefix in taken]
+    free = list(subnets(POOL, count, "seed", map(str, others)))
+    assert not [found for found in free if any(found.overlaps(other) for other in others)]
+    whole = [found for found in subnets(POOL, count, "seed") if not any(found.overlaps(other) for other in others)]
+    assert free == whole, "and everything else is given"
 
 
 def test_what_is_larger_than_the_pool_is_not_there() -> None:

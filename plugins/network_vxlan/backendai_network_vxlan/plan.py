@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
-
 from backendai.model.errors import Failure
 from backendai.model.network import NetPlan, free_number, spread, subnets
 from backendai.spec.network_v10 import NetView
@@ -14,7 +12,7 @@ def make_plan(view: NetView, pool: str, first: int, last: int) -> NetPlan:
 
     Every node gets an address, too: an engine lays its own network over the node's bridge and wants one for it.
     """
-    subnet = next(subnets(pool, len(view.hosts) + len(view.nodes), view.network, [IPv4Network(plan.subnet) for plan in view.taken]), None)
+    subnet = next(subnets(pool, len(view.hosts) + len(view.nodes), view.network, (plan.subnet for plan in view.taken)), None)
     if subnet is None:
         raise Failure("unavailable", f"No subnet of {pool} is free for {len(view.hosts)} kernels; wait until sessions end, or enlarge the "
                                      "pool of network_v10.vxlan.")

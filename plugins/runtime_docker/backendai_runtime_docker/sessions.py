@@ -91,7 +91,7 @@ class SessionNetworks:
         return to_network(body)
 
     def _free(self, spec: NetworkSpec) -> Iterable[IPv4Network]:
-        return subnets(self._pool, len(spec.hosts) + 1, spec.name, routes())
+        return subnets(self._pool, len(spec.hosts) + 1, spec.name, map(str, routes()))
 
 
 def to_engine(spec: NetworkSpec, subnet: IPv4Network) -> dict[str, Any]:
