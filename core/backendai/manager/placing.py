@@ -20,6 +20,7 @@ from backendai.manager.store.engine import Tx
 from backendai.manager.store.held import BY_SESSION, Change, find, write
 from backendai.manager.store.placement import Granted, grant, write_holds
 from backendai.model.errors import Failure
+from backendai.model.network import NetPlan
 from backendai.model.session import Network, SessionState
 from backendai.plugin.errors import Missing, PluginFault
 from backendai.sokovan.plan import Placement, Plan
@@ -52,6 +53,7 @@ class Placing:
         self._mirror = mirror
         self._side = side
         self._nets: dict[str, str] = {}  # planned networks of sessions that are about to be placed, as text
+        self._read: dict[str, NetPlan] = {}  # those and the ones in force, by their texts
 
     async def commit(self, proposal: Proposal, holds: Mapping[str, str]) -> int:
         """Write *proposal*, with those *holds* that are worth it; return how many placements were not to be had any more."""
@@ -98,7 +100,9 @@ class Placing:
         name = self._context.config.network
         driver = self._context.host.one(network_v10.SPEC, name)
         addresses = {id: node.address for id, node in self._mirror.nodes.items()}
-        taken = [networks.from_text(text) for text in (*self._settler.leases.nets.values(), *self._nets.values())]
+        texts = (*self._settler.leases.nets.values(), *self._nets.values())
+        self._read = {text: self._read.get(text) or networks.from_text(text) for text in texts if text}
+        taken = list(self._read.values())
         plan = networks.plan_for(driver, name, networks.network_name(held.id, held.attempt), peers_of(held), addresses, taken,
                                  held.asked.network is Network.OUTWARD, {id: node.agent.name for id, node in self._mirror.nodes.items()})
         return "" if plan is None else networks.to_text(plan)
