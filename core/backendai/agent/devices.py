@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from backendai.agent.allocation import Allocator
@@ -56,6 +57,31 @@ class Devices:
         for name, part in self._parts(grants):
             if (release := getattr(self._plugins[name], "release", None)) is not None:
                 await release(container, part)
+
+    async def busy(self, held: Mapping[str, Sequence[Grant]]) -> dict[str, dict[str, float]]:
+        """Return how busy the devices of each kernel are, 0 to 1, by slot: the mean over what it holds.
+
+        What nobody measures is left out.
+        """
+        measured: dict[tuple[str, str], float] = {}
+        for name, plugin in self._plugins.items():
+            if (sample := getattr(plugin, "sample", None)) is None or not any(name in self.allocator.by_plugin(g) for g in held.values()):
+                continue
+            try:
+                measured |= {(name, one.device): one.utilisation for one in await sample() if one.utilisation is not None}
+            except (Failure, PluginFault) as error:
+                log.info("the devices of %s are not measured: %s", name, error)
+        found: dict[str, dict[str, float]] = {}
+        for kernel, grants in held.items():
+            sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+            for name, part in self._parts(grants):
+                for grant in part:
+                    if (share := measured.get((name, grant.device))) is not None:
+                        sums[grant.slot][0] += share * grant.amount
+                        sums[grant.slot][1] += grant.amount
+            if sums:
+                found[kernel] = {slot: total / weight for slot, (total, weight) in sums.items() if weight}
+        return found
 
     def _parts(self, grants: Sequence[Grant]) -> list[tuple[str, list[Grant]]]:
         return [(name, part) for name, part in self.allocator.by_plugin(grants).items() if name in self._plugins]

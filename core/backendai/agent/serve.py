@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import aiohttp
+import msgspec
 
 from backendai.agent import init
 from backendai.agent.accelerators import meminfo
@@ -196,7 +197,9 @@ async def _measure(node: Node, reconciler: Reconciler) -> None:
                    if kernel.container is not None and kernel.container.state is ContainerState.RUNNING}
         node.machine = machine_usage()
         try:
-            node.usage = await _usage(node.runtime, running) if running and not node.health.why else {}
+            found = await _usage(node.runtime, running) if running and not node.health.why else {}
+            busy = await node.devices.busy({id: reconciler.kernels[id].entry.grants or () for id in found if id in reconciler.kernels})
+            node.usage = {id: msgspec.structs.replace(usage, devices=busy[id]) if id in busy else usage for id, usage in found.items()}
         except (Failure, PluginFault) as error:
             if is_passing(error):
                 node.health.doubt(error)

@@ -55,7 +55,7 @@ def run(options: Namespace) -> int:
             if not options.json:
                 show_facts(agents.facts(agent))
             return show_json(agent) if options.json else 0
-        wish = {"cordon": {"cordoned": True}, "uncordon": {"cordoned": False}, "drain": {"draining": True}}[options.verb]
+        wish = {"cordon": {"cordoned": True, "draining": False}, "uncordon": {"cordoned": False}, "drain": {"draining": True}}[options.verb]
         done, exit = each(options.names, lambda name: client.raw(calls.change_agent(name, **wish)), options.json)
         if options.verb == "drain" and options.wait:
             done = [_empty(client, agent) for agent in done]

@@ -37,13 +37,14 @@ class Use:
 class Sample:
     """What a session has used up to a moment. cpu_s: core seconds, growing. memory_s: byte seconds, growing. memory: bytes now.
 
-    cpu_s is None where it cannot be measured, and so is memory.
+    cpu_s is None where it cannot be measured, and so is memory. busy_s: seconds in which the devices of a slot were busy, growing.
     """
 
     at: float
     cpu_s: float | None
     memory_s: float
     memory: int | None
+    busy_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,11 @@ def _mean(use: Use, name: str, begin: float, end: float) -> float | None:
     """Return the share of its slot *name* that a session used from *begin* to *end*, None when that cannot be said."""
     given = use.slots.get(name, 0)
     last = use.series[-1]
-    if not given or end <= begin or name not in ("cpu", "mem"):
+    if not given or end <= begin:
+        return None
+    if name in last.busy_s:
+        return (_at(use.series, end, name) - _at(use.series, begin, name)) / (end - begin)
+    if name not in ("cpu", "mem"):
         return None
     if kind_of(name) is SlotKind.BYTES:
         if last.memory is None:
@@ -126,15 +131,15 @@ def _mean(use: Use, name: str, begin: float, end: float) -> float | None:
 def _at(series: Sequence[Sample], at: float, what: str) -> float:
     """Return a growing count at a moment, in between two samples by a straight line."""
     index = bisect_left(series, at, key=lambda sample: sample.at)
-    if index == 0:
-        return float(getattr(series[0], what) or 0.0)
-    before = series[index - 1]
-    if index == len(series):
-        return float(getattr(before, what) or 0.0)
-    after = series[index]
+    if index in (0, len(series)):
+        return _count(series[min(index, len(series) - 1)], what)
+    before, after = series[index - 1], series[index]
     part = (at - before.at) / (after.at - before.at)
-    first, second = float(getattr(before, what) or 0.0), float(getattr(after, what) or 0.0)
-    return first + part * (second - first)
+    return _count(before, what) + part * (_count(after, what) - _count(before, what))
+
+
+def _count(sample: Sample, what: str) -> float:
+    return float((getattr(sample, what) if what in ("cpu_s", "memory_s") else sample.busy_s.get(what)) or 0.0)
 
 
 @dataclass(slots=True)
@@ -155,9 +160,20 @@ class Window:
         if last is not None and last.cpu_s is not None:
             total = max(last.cpu_s, total or 0.0)  # a kernel that has gone takes nothing back
         held = 0.0 if last is None else last.memory_s + (now - last.at) * (last.memory or 0)
-        self.samples.append(Sample(now, total, held, sum(memory) if memory else None))
+        self.samples.append(Sample(now, total, held, sum(memory) if memory else None, self._busy(now, known)))
         while len(self.samples) > 2 and self.samples[1].at <= now - longest_s:
             self.samples.pop(0)
+
+
+    def _busy(self, now: float, known: Sequence[Usage]) -> dict[str, float]:
+        """Add up how long the devices were busy; what nobody measured since the last sample is taken to have been idle."""
+        last = self.samples[-1] if self.samples else None
+        counts = dict(last.busy_s) if last is not None else {}
+        for slot in {slot for usage in known for slot in usage.devices}:
+            shares = [usage.devices[slot] for usage in known if slot in usage.devices]
+            passed = 0.0 if last is None else now - last.at
+            counts[slot] = counts.get(slot, 0.0) + passed * sum(shares) / len(shares)
+        return counts
 
 
 def longest(rules: Mapping[str, Iterable[IdleRule]]) -> float:

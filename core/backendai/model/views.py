@@ -183,6 +183,7 @@ class Measure:
     """What a container used when it was looked at. None: could not be measured. Counters grow from the container's start.
 
     cpu_s: core seconds. memory, memory_peak: bytes. pids: processes. io_read, io_write: bytes from and to disks. net_rx, net_tx: bytes.
+    devices: how busy the devices that it holds are, 0 to 1, by slot.
     """
 
     at: float
@@ -194,6 +195,7 @@ class Measure:
     io_write: int | None = None
     net_rx: int | None = None
     net_tx: int | None = None
+    devices: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class Accelerator:
         """Say what a container that holds *grants* needs. A pure function: it changes nothing and asks no hardware."""
         raise NotImplementedError
 
-    @hook(optional=True, deadline_s=10.0, fired=False)
+    @hook(optional=True, deadline_s=10.0)
     async def sample(self) -> Sequence[Sample]:
         """Measure the devices."""
         raise NotImplementedError

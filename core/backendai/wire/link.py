@@ -129,7 +129,10 @@ class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """See ``backendai.spec.runtime_v10.Usage``; at is the moment of measuring, seconds since the epoch."""
+    """See ``backendai.spec.runtime_v10.Usage``; at is the moment of measuring, seconds since the epoch.
+
+    devices: how busy the devices that it holds are, 0 to 1, by slot; a slot that nobody measures is left out.
+    """
 
     at: float
     cpu_s: float | None = None
@@ -140,6 +143,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     io_write: int | None = None
     net_rx: int | None = None
     net_tx: int | None = None
+    devices: Mapping[str, float] = {}
 
 
 class Hello(Message, frozen=True, tag="hello"):

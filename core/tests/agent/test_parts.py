@@ -22,7 +22,7 @@ from backendai.agent.serve import choose_runtime
 from backendai.model.errors import Failure
 from backendai.model.slots import SlotDecl, SlotKind
 from backendai.plugin.errors import Missing, PluginFault
-from backendai.spec.accelerator_v21 import Device, Grant
+from backendai.spec.accelerator_v21 import Device, Grant, Sample
 from backendai.spec.runtime_v10 import Capabilities, Container, ContainerState, Edits, Progress
 from backendai.wire.link import KernelOrder
 
@@ -112,6 +112,31 @@ async def test_devices_are_found_lent_prepared_and_released_by_their_own_plugin(
     gpu.broken = True
     assert not await devices.discover()  # what fails keeps its devices
     assert devices.allocator.capacity()["gpu"] == 1000
+
+
+class Measured(Gpu):
+    """One that measures its two devices; a third it cannot."""
+
+    async def devices(self) -> list[Device]:
+        return [Device(name, {"gpu": 1000}) for name in ("g0", "g1", "g2")]
+
+    async def sample(self) -> list[Sample]:
+        self.asked.append(("sample",))
+        if self.broken:
+            raise PluginFault("gpu", "gpus", "sample", "no answer")
+        return [Sample("g0", 0.5), Sample("g1", 1.0), Sample("g2")]
+
+
+async def test_how_busy_the_devices_of_a_kernel_are_is_their_mean() -> None:
+    gpu: Any = Measured()
+    devices = Devices({"gpu": gpu, "cpu": accelerators.Cpu(accelerators.Cpu.Config())})  # type: ignore[dict-item]  # as the host types it
+    await devices.discover()
+    two, one, none = [Grant("g0", "gpu", 1000), Grant("g1", "gpu", 1000)], [Grant("g2", "gpu", 1000)], [Grant("cpu", "cpu", 500)]
+    assert await devices.busy({"two": two, "one": one, "none": none}) == {"two": {"gpu": 0.75}}
+    gpu.asked.clear()
+    assert await devices.busy({"none": none}) == {} and gpu.asked == [], "nobody is asked for what nobody holds"
+    gpu.broken = True
+    assert await devices.busy({"two": two}) == {}, "a failure costs the measurement and no more"
 
 
 async def test_cpu_and_memory_lend_what_the_machine_has_but_for_the_reserve() -> None:

@@ -108,8 +108,11 @@ async def test_an_agent_is_cordoned_drained_and_labelled(served: Any) -> None:
     assert (shown["cordoned"], shown["draining"], shown["labels"]) == (True, True, {"zone": "a", "gpu": "x"})
     shown = await change("PATCH", "/v1/agents/node", {"labels": {"gpu": None}}, status=200)
     assert (shown["draining"], shown["labels"], shown["group"]) == (True, {"zone": "a"}, "default")
-    shown = await change("PATCH", "/v1/agents/node", {"cordoned": False}, status=200)
-    assert (shown["cordoned"], shown["draining"]) == (False, False)
+    for body, cordoned, draining in (({"cordoned": False}, False, False), ({"cordoned": True}, True, False),
+                                     ({"draining": True}, True, True), ({"cordoned": True}, True, True), ({"draining": False}, True, False),
+                                     ({"draining": True}, True, True), ({"cordoned": False}, False, False)):
+        shown = await change("PATCH", "/v1/agents/node", body, status=200)
+        assert (shown["cordoned"], shown["draining"]) == (cordoned, draining), body
     assert "labels: a b=c" in await refused(served, "PATCH", "/v1/agents/node", {"labels": {"a b": "c"}}, 400)
     await change("PATCH", "/v1/agents/gone", {}, status=404)
 

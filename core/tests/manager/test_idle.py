@@ -115,6 +115,16 @@ def test_a_window_keeps_what_the_longest_rule_needs() -> None:
     assert window.samples[-1].cpu_s == 199, "a kernel that has gone takes nothing back"
 
 
+def test_devices_that_are_measured_have_a_say() -> None:
+    rule, window = IdleRule("utilization", 600.0, thresholds={"cuda.device": 0.2}), Window()
+    what = replace(use(), slots={"cuda.device": 1000})
+    for n in range(41):  # busy for five minutes of the first ten, then for none
+        window.add(n * 15.0, [Usage(at=0.0, devices={"cuda.device": 0.8 if n <= 20 else 0.0})], 600.0)
+    used = replace(what, series=tuple(window.samples))
+    assert at(judge(used, [rule], 600.0)) == pytest.approx(750.0, abs=2.0), "when two of the five busy minutes are left in the window"
+    assert judge(replace(used, slots={"cpu": 1000}), [rule], 600.0) is None, "it holds none of them"
+
+
 def test_an_open_stream_is_use_however_silent() -> None:
     activity, now = Activity(), [0.0]
     with activity.using("s", lambda: now[0]), activity.using("s", lambda: now[0]):

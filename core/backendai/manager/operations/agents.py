@@ -77,9 +77,11 @@ async def change(context: Context, caller: Caller, input: ChangeAgent) -> Agent:
     values: dict[str, Any] = {}
     if input.group is not None:
         values["group_id"] = (await find_group(context, input.group)).id
-    if input.cordoned is not None or input.draining is not None:
-        draining = bool(input.draining) if input.cordoned is not False or input.draining else False
-        values |= {"draining": draining, "cordoned": draining or bool(input.cordoned)}
+    cordoned, draining = input.cordoned, input.draining
+    if cordoned is not None or draining is not None:
+        if draining is None:
+            draining = agent.draining and cordoned is not False  # an agent that takes sessions again is not drained either
+        values |= {"draining": draining, "cordoned": draining or (agent.cordoned if cordoned is None else cordoned)}
     labels = {} if input.labels is None else input.labels
     for name, value in labels.items():
         if _LABEL.fullmatch(name) is None or (value is not None and _VALUE.fullmatch(value) is None):
