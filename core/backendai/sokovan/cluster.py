@@ -27,6 +27,7 @@ class Cluster:
         self._leases: dict[str, Lease] = {}
         self._ids: list[str] = []  # of leases, sorted
         self._holding: list[Holding] = []  # in the same order
+        self._held: tuple[tuple[Holding, ...], dict[str, Lease]] | None = None  # for snapshots, while nothing changes
         self._ending = _Ending(0)
         self._quotas: dict[tuple[str, str, str], Quota] = {}
         self._bookings: tuple[Booking, ...] = ()
@@ -73,6 +74,7 @@ class Cluster:
         self._ids.insert(at, lease.id)
         self._holding.insert(at, _holding(lease, kernels))
         self._leases[lease.id] = lease
+        self._held = None
         if not counted:
             self._number += 1
         self._lend(lease, 1, counted)
@@ -85,6 +87,7 @@ class Cluster:
             return
         at = bisect_left(self._ids, id)
         del self._ids[at], self._holding[at]
+        self._held = None
         self._lend(known, -1, False)
         self._ending.remove(id)
 
@@ -118,20 +121,22 @@ class Cluster:
     def freeze(self, now: float) -> Snapshot:
         """Return this moment. Waiting sessions are in the order of asking, agents and holders of ids, slots of names."""
         fleet, queue = self._fleet, self._queue
-        fleet.settle()
-        free = fleet.free.copy(order="F")
+        agents = fleet.freeze()
+        if self._held is None:
+            self._held = tuple(self._holding), self._leases.copy()
+        holding, leases = self._held
         view = QueueView(
-            now=now, slots=self._slots, waiting=tuple(queue.views), holding=tuple(self._holding), nodes=tuple(fleet.nodes),
+            now=now, slots=self._slots, waiting=tuple(queue.views), holding=holding, nodes=agents.nodes,
             usage=self._usage, total=fleet.total, accounts=self._accounts)
         mix, weights = self._given or queue.mix()
         return Snapshot(
-            view=view, rows=fleet.rows, names=fleet.names, capacity=fleet.capacity, free=frozen(free), kernels=frozen(fleet.kernels.copy()),
-            last_used=frozen(fleet.last_used.copy()), idle=fleet.idle, labels=fleet.labels,
-            devices={index: frozen(table.copy()) for index, table in fleet.devices.items()}, device_names=fleet.device_names,
+            view=view, rows=fleet.rows, names=fleet.names, capacity=fleet.capacity, free=agents.free, kernels=agents.kernels,
+            last_used=agents.last_used, idle=fleet.idle, labels=fleet.labels,
+            devices=agents.devices, device_names=fleet.device_names,
             device_capacity=fleet.device_capacity, waiting=queue.waiting.copy(), requests=queue.requests.copy(),
-            claims=queue.claims, booked=queue.booked, leases=self._leases.copy(),
-            ends=self._ending.freeze(fleet.number_rows), freed=len(fleet.memory.freed), memory=fleet.memory,
-            agents=fleet.known(), asked=queue.asked(),
+            claims=queue.claims, booked=queue.booked, leases=leases,
+            ends=self._ending.freeze(fleet.number_rows), freed=len(fleet.memory.freed), changed=len(fleet.memory.changed),
+            memory=fleet.memory, agents=fleet.known(), asked=queue.asked(),
             quotas=tuple(self._quotas.values()), bookings=self._bookings, options=self._options, mix=mix, weights=weights)
 
     def _lend(self, lease: Lease, sign: int, counted: bool) -> None:
@@ -151,7 +156,7 @@ class Cluster:
             self._fleet.widen(self._slots)
             self._queue.widen(self._slots)
             self._holding = [_holding(lease, vectors(lease.kernels, self._slots)) for lease in map(self._leases.__getitem__, self._ids)]
-            self._given = None
+            self._given = self._held = None
             self._ending = _Ending(len(self._slots))
             for lease in self._leases.values():
                 if lease.ends_by is not None:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from backendai.sokovan.memory import LONGEST, Memory
 from backendai.sokovan.snapshot import Agent, Array, Slots, Units, frozen
 from backendai.spec.scheduler_v10 import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What changes of agents from moment to moment, for a snapshot: nobody writes to it any more."""
+
+    nodes: tuple[Node, ...]
+    free: Array
+    kernels: Array
+    last_used: Array
+    devices: Mapping[int, Array]
 
 
 class Fleet:
@@ -23,6 +34,7 @@ class Fleet:
         self.slots: tuple[str, ...] = ()
         self.rows: dict[str, int] = {}
         self._stale = True
+        self.frozen: Frozen | None = None
         self._touched: set[str] = set()  # agents whose row in ``free`` and node are old
         self.memory = Memory()
         self._known: tuple[Agent, ...] | None = None
@@ -41,7 +53,7 @@ class Fleet:
         self._counts[agent.id], self._lasts[agent.id] = agent.kernels, agent.last_used
         keeps = before is not None and replace(before, used=agent.used, kernels=0, last_used=0) == replace(agent, kernels=0, last_used=0)
         if keeps and not self._stale:
-            self._free(agent.id)
+            self._touch(agent.id, True)
         else:
             self._stale = True
 
@@ -69,22 +81,21 @@ class Fleet:
                         free[device] -= sign * amount
         if number:
             self._lasts[agent] = number
-        if sign < 0:
-            self._free(agent)
-        else:
-            self._touched.add(agent)
+        self._touch(agent, sign < 0)
 
     def freed(self, agents: Iterable[str]) -> None:
         """Note that what was kept on some agents no longer is."""
         for agent in agents:
-            self._free(agent)
+            self._touch(agent, True)
 
-    def _free(self, agent: str) -> None:
+    def _touch(self, agent: str, freed: bool) -> None:
         self._touched.add(agent)
         if (row := self.rows.get(agent)) is not None and not self._stale:
-            self.memory.freed.append(row)
-            if len(self.memory.freed) > LONGEST:
+            if len(self.memory.changed) > LONGEST:
                 self.memory = Memory()
+            self.memory.changed.append(row)
+            if freed:
+                self.memory.freed.append(row)
 
     def now(self, id: str) -> Agent:
         """Return an agent with what it lends now."""
@@ -104,10 +115,20 @@ class Fleet:
         """Bring the arrays up to what happened."""
         if self._stale:
             self._lay_out()
+        if self._touched:
+            self.frozen = None
         for id in self._touched:
             if (row := self.rows.get(id)) is not None:
                 self._fill(row, id)
         self._touched.clear()
+
+    def freeze(self) -> Frozen:
+        """Return what is lent now; the same object while nothing changes."""
+        self.settle()
+        if self.frozen is None:
+            self.frozen = Frozen(tuple(self.nodes), frozen(self.free.copy(order="F")), frozen(self.kernels.copy()),
+                                 frozen(self.last_used.copy()), {index: frozen(table.copy()) for index, table in self.devices.items()})
+        return self.frozen
 
     def rows_by_number(self) -> Array:
         """Return the row of each agent by its number, -1 for those without."""
@@ -119,7 +140,7 @@ class Fleet:
     def _lay_out(self) -> None:
         usable = sorted((agent for agent in self.agents.values() if not agent.why), key=lambda agent: agent.id)
         self.rows = {agent.id: row for row, agent in enumerate(usable)}
-        self.memory = Memory()
+        self.memory, self.frozen = Memory(), None
         count, width = len(usable), len(self.slots)
         caps = [vector(agent.capacity, self.slots) for agent in usable]
         self._caps = caps

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backendai.sokovan.table import Bools, Table, Want
 from backendai.spec.scheduler_v10 import Amounts, Outcome
 
 FEW = 6  # rows given back to, up to which looking at them is quicker than looking at all
-LONGEST = 20_000  # agents given back to, after which it begins anew
+LONGEST = 20_000  # changes of agents, after which it begins anew
+KINDS = 512  # containers whose scores are kept
 
 
 @dataclass(slots=True, eq=False)
 class Memory:
-    """Facts about one layout of agents. wants, ever, fewest, masks: by what was asked. freed: rows that were given back to, in order.
-
-    blocked: by kernels and wishes, how long ``freed`` was when there was no room, and what was answered.
+    """Facts about one layout of agents. wants, ever, fewest, masks: by what was asked. freed, changed: rows that were given back to,
+    and rows that were changed in any way, in order. blocked: by kernels and wishes, how long ``freed`` was when there was no room, and
+    what was answered. scores: by kind of container, how long ``changed`` was, and the scores of *scored*, a selector and its mix.
     """
 
     wants: dict[Amounts, Want] = field(default_factory=dict)
@@ -28,7 +32,16 @@ class Memory:
     fewest: dict[object, int] = field(default_factory=dict)
     masks: dict[object, Bools] = field(default_factory=dict)
     freed: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
+    scores: dict[tuple[Want, object], tuple[int, NDArray[np.float64]]] = field(default_factory=dict)
+    scored: tuple[object, object] = (None, None)
     blocked: dict[object, tuple[int, Outcome]] = field(default_factory=dict)
+
+    def scores_of(self, selector: object, mix: object) -> dict[tuple[Want, object], tuple[int, NDArray[np.float64]]]:
+        """Return the scores that a selector gave before, by the same mix."""
+        if self.scored[0] is not selector or self.scored[1] is not mix or len(self.scores) > KINDS:
+            self.scored, self.scores = (selector, mix), {}
+        return self.scores
 
     def still(self, key: object, kernels: Sequence[Amounts], upto: int, now: Table, want: Callable[[Amounts], Want],
               untouched: bool) -> Outcome | None:

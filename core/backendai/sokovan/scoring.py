@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backendai.model.slots import SCALE
+from backendai.sokovan.memory import Memory
 from backendai.sokovan.snapshot import Array, Snapshot
 from backendai.sokovan.table import Bools, Table, Want, choose_devices, fits, fits_rows
 from backendai.spec.agentselector_v10 import AgentSelector, PlacementView
@@ -51,6 +52,8 @@ class Scorer:
         self._log: list[int] = []  # agents that changed, in order
         self._choices: dict[tuple[Want, object, int], _Choice] = {}
         self._rowwise = has(selector, "rowwise") and bool(self._ask("rowwise"))
+        plain = self._rowwise and snapshot.memory is not None and not snapshot.claims and not snapshot.bookings
+        self._memory = snapshot.memory if plain else None
         self._picks = has(selector, "pick_device")
 
     def note(self, row: int, sign: int) -> None:
@@ -78,13 +81,7 @@ class Scorer:
         if not self._rowwise or name is None:
             ok = fits(tables, want, mask)
             return self.of(want, ok if among is None else ok & among, tables[0])
-        key = (want, name, len(tables))
-        choice = self._choices.get(key)
-        if choice is None:
-            choice = self._choices[key] = _Choice(mask, tables, np.empty(0), 0)
-            self._fill(choice, want)
-        elif choice.seen != len(self._log):
-            self._refresh(choice, want)
+        choice = self._choice(want, name, mask, tables)
         score = choice.score if among is None else np.where(among, choice.score, NO)
         row = int(score.argmax())
         return row if score[row] > NO else None
@@ -108,6 +105,34 @@ class Scorer:
             raise SelectorFailed("pick_device", BadScores(f"it picked the device {picked!r} of {free.tolist()} for {amount}"))
         return (int(picked),)
 
+    def _choice(self, want: Want, name: object, mask: Bools, tables: Sequence[Table]) -> _Choice:
+        """Return what a container may choose from as things are."""
+        key = (want, name, len(tables))
+        if (choice := self._choices.get(key)) is None:
+            choice = self._choices[key] = _Choice(mask, tables, np.empty(0), len(self._log))
+            if len(tables) > 1:  # scores go by what is free now; what is kept for later only rules agents out
+                choice.score = np.where(fits(tables, want, mask), self._choice(want, name, mask, tables[:1]).score, NO)
+            elif self._memory is not None:
+                self._remember(self._memory, choice, want, name)
+            else:
+                self._fill(choice, want)
+        elif choice.seen != len(self._log):
+            self._refresh(choice, want, self._log[choice.seen:])
+        return choice
+
+    def _remember(self, memory: Memory, choice: _Choice, want: Want, name: object) -> None:
+        """Begin with the scores of an earlier plan, and score again what has changed since."""
+        shot = self._snapshot
+        scores = memory.scores_of(self._selector, shot.mix)
+        known = scores.get((want, name))
+        if known is None or known[0] > shot.changed:  # an older moment is planned again
+            self._fill(choice, want)
+        else:
+            choice.score = known[1].copy()
+            self._refresh(choice, want, memory.changed[known[0]:shot.changed] + self._log)
+        if not self._log:
+            scores[want, name] = shot.changed, choice.score.copy()
+
     def _fill(self, choice: _Choice, want: Want) -> None:
         choice.seen = len(self._log)
         choice.score = np.full(len(self._agents), NO)
@@ -115,8 +140,8 @@ class Scorer:
         if len(rows):
             choice.score[rows] = self._scores(want, rows, choice.tables[0])
 
-    def _refresh(self, choice: _Choice, want: Want) -> None:
-        changed = set(self._log[choice.seen:])
+    def _refresh(self, choice: _Choice, want: Want, log: Sequence[int]) -> None:
+        changed = set(log)
         if len(changed) * 4 > len(self._agents) + 16:
             self._fill(choice, want)
             return

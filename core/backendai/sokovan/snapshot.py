@@ -144,7 +144,7 @@ class Snapshot:
     device_names: by slot index, for each agent. waiting, requests: who waits, by id; claims, booked: those of them that have a claim or a
     booking. leases: who holds. agents: as they were given. asked: the kernels of every
     waiting session, each list once; perhaps some that nobody asks for any more. mix, weights: as the selector sees them. memory: what
-    only saves work; freed: how much of its log had happened.
+    only saves work; freed, changed: how long its logs were.
     """
 
     view: QueueView
@@ -168,6 +168,7 @@ class Snapshot:
     agents: tuple[Agent, ...]
     asked: Mapping[tuple[Amounts, ...], None]
     freed: int
+    changed: int
     options: GroupOptions
     quotas: tuple[Quota, ...] = ()
     bookings: tuple[Booking, ...] = ()
