@@ -64,14 +64,14 @@ def test_what_is_granted_counts_at_once_so_that_one_user_does_not_take_all() -> 
 def test_what_is_held_counts_ahead_so_that_the_next_look_remembers_the_last() -> None:
     sessions = [asked("a", ("uni", "lab", "ann")), asked("b", ("uni", "lab", "bob"))]
     assert order(sessions, {}, held=[holding("ann", (1000,))]) == ["b", "a"]
-    nearly_over = [holding("ann", (1000,), ends_by=NOW + 1), holding("bob", (1000,), ends_by=NOW + 60)]
-    assert order(sessions, {}, held=nearly_over) == ["a", "b"]
+    nearly_over = [holding("ann", (1000,), ends_by=NOW + 60), holding("bob", (1000,), ends_by=NOW + 1)]
+    assert order(sessions, {}, held=nearly_over) == ["b", "a"]
 
 
 def test_short_sessions_count_for_less() -> None:
-    sessions = [asked("a0", ("uni", "lab", "ann"), time_limit_s=60.0), asked("a1", ("uni", "lab", "ann")),
-                asked("b0", ("uni", "lab", "bob"), time_limit_s=600.0), asked("b1", ("uni", "lab", "bob"))]
-    assert order(sessions, {}) == ["a0", "b0", "a1", "b1"]
+    sessions = [asked("a0", ("uni", "lab", "ann"), time_limit_s=600.0), asked("a1", ("uni", "lab", "ann")),
+                asked("b0", ("uni", "lab", "bob"), time_limit_s=60.0), asked("b1", ("uni", "lab", "bob"))]
+    assert order(sessions, {}) == ["a0", "b0", "b1", "a1"]
 
 
 def test_whoever_is_not_known_has_used_nothing() -> None:
