@@ -99,12 +99,13 @@ class Placing:
     def _plan_network(self, held: Held) -> str:
         name = self._context.config.network
         driver = self._context.host.one(network_v10.SPEC, name)
-        addresses = {id: node.address for id, node in self._mirror.nodes.items()}
+        nodes = [node for kernel in held.kernels if (node := self._mirror.nodes.get(str(kernel.agent))) is not None]
+        addresses = {node.agent.id: node.address for node in nodes}
         texts = (*self._settler.leases.nets.values(), *self._nets.values())
         self._read = {text: self._read.get(text) or networks.from_text(text) for text in texts if text}
         taken = list(self._read.values())
         plan = networks.plan_for(driver, name, networks.network_name(held.id, held.attempt), peers_of(held), addresses, taken,
-                                 held.asked.network is Network.OUTWARD, {id: node.agent.name for id, node in self._mirror.nodes.items()})
+                                 held.asked.network is Network.OUTWARD, {node.agent.id: node.agent.name for node in nodes})
         return "" if plan is None else networks.to_text(plan)
 
     async def _write(self, tx: Tx, some: Sequence[tuple[Held, Placement]], proposal: Proposal, holds: Mapping[str, str],

@@ -1,6 +1,6 @@
 """A node's ends: a bridge and a VXLAN device on it for each network, made and found by ``ip``.
 
-The node remembers: the bridge's alias says which network it is and for which agents it was made. The other nodes are entered as
+The node remembers: the alias of both says which network it is and for which agents it was made. The other nodes are entered as
 destinations of what is for everybody; who is behind which node is then learned from what comes.
 """
 
@@ -32,7 +32,7 @@ NEEDS = "networks across nodes need root and iproute2 (`apt-get install iproute2
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A bridge of ours as it is found. agents: for whom it was made."""
+    """An end as it is found. bridge: its name, also where only the device is left. agents: for whom it was made."""
 
     bridge: str
     network: str
@@ -67,9 +67,9 @@ class Ends:
             agents = sorted({agent, *(there[bridge].agents if bridge in there else ())})
             present = self._links()
             batch = [] if bridge in present else [f"link add {bridge} type bridge"]
-            batch += [f"link set {bridge} alias '{' '.join((WORD, plan.network, *agents))}'"]
             if device not in present:
                 batch += [f"link add {device} mtu {mtu} type vxlan id {plan.vni} dstport {self._port} local {own}"]
+            batch += [f"link set {link} alias '{' '.join((WORD, plan.network, *agents))}'" for link in (bridge, device)]
             batch += [f"link set {device} addrgenmode none", f"link set {bridge} addrgenmode none",  # the node is no member
                       f"link set {device} master {bridge}", f"link set {device} up", f"link set {bridge} up"]
             self._run([self._ip, "-batch", "-"], "\n".join(batch))
@@ -87,14 +87,12 @@ class Ends:
             for end in self._ends():
                 if end.network != network or agent not in end.agents:
                     continue
-                if others := [one for one in end.agents if one != agent]:
-                    self._run([self._ip, "link", "set", end.bridge, "alias", " ".join((WORD, network, *others))])
-                    continue
-                self._shut(end.bridge)
-                present = self._links()
-                for link in (end.bridge.replace("bvb", "bvx", 1), end.bridge):  # the bridge last: it says what this was
-                    if link in present:
-                        self._run([self._ip, "link", "delete", link])
+                others = [one for one in end.agents if one != agent]
+                if not others:
+                    self._shut(end.bridge)
+                for link in sorted(self._links() & {end.bridge, end.bridge.replace("bvb", "bvx", 1)}):  # an engine may have taken one
+                    change = ["set", link, "alias", " ".join((WORD, network, *others))] if others else ["delete", link]
+                    self._run([self._ip, "link", *change])
 
     def attached(self, agent: str) -> Sequence[str]:
         """Return the networks that have an end here for *agent*."""
@@ -110,10 +108,13 @@ class Ends:
             raise Failure("unavailable", f"The number {plan.vni} is still in use here, by the network {end.network}; it is tried again.")
 
     def _ends(self) -> Iterator[End]:
-        for link in self._show("-details", "link", "show", "type", "bridge"):
+        found = {}
+        for link in self._show("link", "show"):
             words = str(link.get("ifalias", "")).split()
             if words[:1] == [WORD] and len(words) > 2:
-                yield End(link["ifname"], words[1], tuple(words[2:]))
+                bridge = link["ifname"].replace("bvx", "bvb", 1)
+                found[bridge] = End(bridge, words[1], tuple(words[2:]))
+        yield from found.values()
 
     def _links(self) -> set[str]:
         return {link["ifname"] for link in self._show("link", "show")}

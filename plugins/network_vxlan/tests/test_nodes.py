@@ -206,6 +206,17 @@ def test_agents_of_one_machine_share_an_end_and_the_last_takes_it_away() -> None
     assert bridge not in ip("-br", "link") and device not in ip("-br", "link")
 
 
+@pytest.mark.parametrize("lost", [0, 1], ids=["bridge", "device"])
+def test_an_end_of_which_an_engine_took_a_part_is_taken_away(lost: int) -> None:
+    ends = Ends(4790, 0)
+    plan = make_plan(NetView(f"n{os.getpid()}l", {"main1": "a", "sub1": "b"}, {"a": "127.0.0.1", "b": "192.0.2.9"}), POOL, 4096, 1 << 23)
+    ends.attach(plan, "a")
+    ip("link", "delete", names(plan.vni)[lost])
+    assert ends.attached("a") == [plan.network]
+    ends.detach(plan.network, "a")
+    assert not set(names(plan.vni)) & {link["ifname"] for link in json.loads(ip("-json", "link"))}
+
+
 def test_a_half_made_end_is_completed() -> None:
     ends = Ends(4790, 0)
     plan = make_plan(NetView(f"n{os.getpid()}h", {"main1": "a", "sub1": "b"}, {"a": "127.0.0.1", "b": "192.0.2.9"}), POOL, 4096, 1 << 23)

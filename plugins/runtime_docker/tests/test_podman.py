@@ -82,17 +82,7 @@ async def test_a_session_lives_on_podman(podman: str, bench: Any, with_runtime: 
 
 async def test_kernels_of_a_session_reach_each_other_on_podman(podman: str, bench: Any,
                                                               with_runtime: Callable[..., Awaitable[Runtime]]) -> None:
-    runtime = bench.runtime = await with_runtime(url=podman)
-    bench.image = "localhost/base:1"
-
-    async def well() -> Any:
-        try:
-            return await runtime.probe()
-        except Failure:  # it has just been started
-            return None
-
-    if "network-session" not in (can := await bench.until(well)).features:
-        pytest.skip(can.missing["network-session"])
+    runtime = await ready(podman, bench, with_runtime)
     made = await runtime.create_network(NetworkSpec(f"bai-test-{os.getpid()}", ("main1", "sub1"), bench.labels))
     assert await runtime.create_network(NetworkSpec(made.name, ("main1", "sub1"), bench.labels)) == made
     ids = {}
@@ -114,3 +104,43 @@ async def refusal_code(call: Awaitable[None]) -> str:
     except Failure as failure:
         return failure.code
     return ""
+
+
+@pytest.fixture
+def bridge() -> Iterator[str]:
+    """A bridge of the node, as a network plugin would make one; Podman takes it away with its network."""
+    name = f"bpod{os.getpid()}"
+    for words in (["add", name, "type", "bridge"], ["set", name, "up"]):
+        subprocess.run(["ip", "link", *words], check=True)
+    yield name
+    subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+
+
+async def test_podman_uses_a_bridge_of_the_node(podman: str, bench: Any, with_runtime: Callable[..., Awaitable[Runtime]],
+                                                bridge: str) -> None:
+    runtime = await ready(podman, bench, with_runtime)
+    addresses = {"main1": "10.247.252.3", "sub1": "10.247.252.4"}
+    made = await runtime.create_network(NetworkSpec(f"bai-test-{bridge}", tuple(addresses), bench.labels, False, bridge, "10.247.252.0/28",
+                                                    "10.247.252.1", 1400, addresses))
+    assert made.addresses == addresses
+    ids = [await bench.run(net=Endpoint(made.id, address), hosts=addresses, hostname=host) for host, address in addresses.items()]
+    _, out, _ = await bench.inside(ids[0], "bash", "-c", "timeout 2 bash -c 'echo > /dev/tcp/sub1/9' 2>&1; cat /sys/class/net/eth0/mtu")
+    assert b"refused" in out and out.endswith(b"1400\n")
+    for id in ids:
+        await runtime.remove(id)
+    await runtime.remove_network(made.id)
+
+
+async def ready(url: str, bench: Any, with_runtime: Callable[..., Awaitable[Runtime]]) -> Runtime:
+    """Return the runtime on Podman, once that answers."""
+    runtime: Runtime = await with_runtime(url=url)
+    bench.runtime, bench.image = runtime, "localhost/base:1"
+
+    async def well() -> Any:
+        try:
+            return await runtime.probe()
+        except Failure:  # it has just been started
+            return None
+
+    await bench.until(well)
+    return runtime
