@@ -5,7 +5,9 @@ The brain works on a frozen moment in a thread; nothing here changes anything, a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.access import Caller, Verb, may
+from backendai.manager.prospects import WORK_S, until
 from backendai.manager.replay import Again, replay
 from backendai.manager.sights import Sight, label_of
 from backendai.manager.store import decisions as record
@@ -68,13 +71,16 @@ async def explain_request(context: Context, caller: Caller, request: Request, gr
     snapshot = _with_idle(sight.snapshot, own)
 
     def job(late: Any) -> tuple[reasons.Why, Forecast, bool]:
-        found = reasons.explain(snapshot, request, sight.scheduler, sight.selector, others, _names(own), late)
+        began = time.monotonic()
+        first, third = until(began + WORK_S / 2), until(began + WORK_S * 3 / 4)
+        found = reasons.explain(snapshot, request, sight.scheduler, sight.selector, others, _names(own), first)
+        partial = first()
         moment, _ = Trial(snapshot, sight.scheduler, sight.selector).plan(request)
-        ahead = forecast(moment, sight.scheduler, sight.selector, habits, late)
-        return found, ahead.get(request.id, Forecast()), late()
+        ahead = forecast(moment, sight.scheduler, sight.selector, habits, late, third, request.id)
+        return found, ahead.get(request.id, Forecast()), partial
 
     found, ahead, partial = await context.prospects.work(job)
-    expected = expected_of(ahead, habits, snapshot.view.now)
+    expected = expected_of(ahead, habits, snapshot.view.now, partial)
     if found.placed is not None:
         agents = _agents(snapshot, found.placed.agents)
         first = "It would wait for its time or for other sessions; could it go now, it" if later else "It"
@@ -87,8 +93,11 @@ async def explain_request(context: Context, caller: Caller, request: Request, gr
 
 async def _waiting(context: Context, caller: Caller, row: Row[Any]) -> Why:
     group = row.group or ""
-    prospect = await context.prospects.of(context, row.group_id, {row.id})
-    sight = context.sights.of(row.group_id)
+    try:
+        prospect = await context.prospects.of(context, row.group_id, {row.id})
+        sight = context.sights.of(row.group_id)
+    except Failure as failure:
+        return Why(row.id, row.name, row.state, group, f"{row.name} waits.", row.hold or failure.message)
     request = sight.snapshot.requests.get(row.id)
     if request is None:  # it waits for a time or for others; the brain does not see it
         expected = Expected(row.not_before, None, "Not before that, and then as soon as there is room.") if row.not_before else None
@@ -98,7 +107,7 @@ async def _waiting(context: Context, caller: Caller, row: Row[Any]) -> Why:
     found, partial = await context.prospects.work(lambda late: (
         reasons.explain(snapshot, request, sight.scheduler, sight.selector, others, _names(own), late), late()))
     ahead = prospect.forecasts.get(row.id, Forecast())
-    expected = expected_of(ahead, prospect.habits, snapshot.view.now)
+    expected = expected_of(ahead, prospect.habits, snapshot.view.now, prospect.cut)
     agents = () if found.placed is None else _agents(snapshot, found.placed.agents)
     return Why(row.id, row.name, row.state, group, place_in(row.name, found.position, found.waiting, group), row.hold or found.hold,
                found.position, found.waiting, agents, _blockers(found), _remedies(found), expected, partial=partial)
@@ -113,8 +122,10 @@ async def _surroundings(context: Context, caller: Caller, request: Request, sigh
     for group in groups.values():
         if group.id == sight.group or not (caller.superadmin or scopes & group.open_to) or type not in group.options.types:
             continue
-        if len(others) < OTHERS and (there := context.sights.source(group.id)) is not None:
-            others[group.name] = brain.Other(there.snapshot, there.scheduler, there.selector)
+        with suppress(Failure):  # nobody can plan there, so it would not start there
+            if len(others) < OTHERS:
+                there = context.sights.of(group.id)
+                others[group.name] = brain.Other(there.snapshot, there.scheduler, there.selector)
     mine = [lease.id for lease in sight.snapshot.leases.values() if lease.user == request.user]
 
     async def job(connection: AsyncConnection) -> Sequence[Row[Any]]:

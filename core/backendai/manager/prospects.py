@@ -43,12 +43,16 @@ _asked_decoder = msgspec.json.Decoder(_Asked)
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What lies ahead of a group. positions: by session, from 1. forecasts: by session. began, done: monotonic."""
+    """What lies ahead of a group. positions: by session, from 1. forecasts: by session. cut: there was no time for all.
+
+    began, done: monotonic.
+    """
 
     sight: Sight
     positions: Mapping[str, int]
     forecasts: Mapping[str, Forecast]
     habits: Habits
+    cut: bool
     began: float
     done: float
 
@@ -93,7 +97,7 @@ class Prospects:
         self._asking += 1
         try:
             async with asyncio.timeout((self._asking + 1) * WORK_S + 1.0):
-                return await self._worker.run(lambda: job(_until(time.monotonic() + WORK_S)))
+                return await self._worker.run(lambda: job(until(time.monotonic() + WORK_S)))
         except TimeoutError as error:
             self.close()  # it may hang for ever; others get a new one
             raise Failure("deadline", "A plugin does not come to an end; ask your administrator to look at the manager's log.") from error
@@ -126,15 +130,16 @@ class Prospects:
             task.exception()  # whoever asked may be gone
 
 
-def _until(end: float) -> Callable[[], bool]:
+def until(end: float) -> Callable[[], bool]:
+    """Return what tells whether it is *end* (monotonic) already."""
     return lambda: time.monotonic() > end
 
 
 def _work_out(sight: Sight, habits: Habits, late: Callable[[], bool]) -> Prospect:
     began = time.monotonic()
     order = ranks(sight.snapshot, sight.scheduler, late)
-    found = forecast(sight.snapshot, sight.scheduler, sight.selector, habits, late)
-    return Prospect(sight, {id: number for number, id in enumerate(order, 1)}, found, habits, began, time.monotonic())
+    found = forecast(sight.snapshot, sight.scheduler, sight.selector, habits, late, until(began + WORK_S / 2))
+    return Prospect(sight, {id: number for number, id in enumerate(order, 1)}, found, habits, late(), began, time.monotonic())
 
 
 async def read_habits(connection: AsyncConnection, group: str) -> Habits:

@@ -14,6 +14,7 @@ from backendai.manager.store.owners import visible
 from backendai.manager.store.schema import agents, kernels, sessions
 from backendai.manager.store.sessions import SESSIONS, read_spec
 from backendai.manager.wording import basis_of
+from backendai.model.errors import Failure
 from backendai.model.explain import Busy, Entry, Queue
 from backendai.model.session import PLACED, SessionState
 from backendai.model.slots import plain_slots
@@ -40,17 +41,21 @@ async def queue_of(context: Context, caller: Caller, group: str, name: str, limi
     rows, waiting, seen = await context.store.read(job)
     if not rows:
         return Queue(group=name, scheduler="", waiting=waiting, hidden=waiting - seen, items=(), text="")
-    prospect = await context.prospects.of(context, group, [row.id for row in rows])
+    try:
+        prospect = await context.prospects.of(context, group, [row.id for row in rows])
+    except Failure as failure:  # nobody can plan there, and nobody knows an order
+        return Queue(name, "", waiting, waiting - seen, tuple(_entry(row, None) for row in rows[:limit]), failure.message)
     last = len(prospect.positions) + 1
     rows = sorted(rows, key=lambda row: (prospect.positions.get(row.id, last), row.id))
     return Queue(name, prospect.sight.plugins[0], waiting, waiting - seen, tuple(_entry(row, prospect) for row in rows[:limit]),
                  basis_of(prospect.habits))
 
 
-def _entry(row: Row[Any], prospect: Prospect) -> Entry:
-    ahead = prospect.forecasts.get(row.id, Forecast(row.not_before, None))
-    return Entry(prospect.positions.get(row.id), row.id, row.name, row.owner, row.project, row.priority, plain_slots(read_spec(row).slots),
-                 row.created_at, row.hold, ahead.earliest, ahead.latest)
+def _entry(row: Row[Any], prospect: Prospect | None) -> Entry:
+    known = Forecast(row.not_before, None)
+    ahead = known if prospect is None else prospect.forecasts.get(row.id, known)
+    return Entry(None if prospect is None else prospect.positions.get(row.id), row.id, row.name, row.owner, row.project, row.priority,
+                 plain_slots(read_spec(row).slots), row.created_at, row.hold, ahead.earliest, ahead.latest)
 
 
 async def busy_of(context: Context, caller: Caller, groups: Mapping[str, str], limit: int) -> tuple[tuple[Busy, ...], int]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backendai.model.errors import Failure
+from backendai.plugin.errors import Missing
 from backendai.plugin.host import PluginHost
 from backendai.sokovan.snapshot import Snapshot
 from backendai.spec import agentselector_v10, scheduler_v10
@@ -31,8 +32,11 @@ class Sights:
         self.source: Callable[[str], Sight | None] = lambda group: None
 
     def of(self, group: str) -> Sight:
-        """Return a group as it is now; raise ``Failure('unavailable')`` while nobody plans for it."""
-        sight = self.source(group)
+        """Return a group as it is now; raise ``Failure('unavailable')`` while nobody plans for it, or nobody can."""
+        try:
+            sight = self.source(group)
+        except Missing as error:
+            raise Failure("unavailable", f"{error}; ask your administrator to look at `bai plugin ls`.") from error
         if sight is None:
             raise Failure("unavailable", "Nothing has been planned in this resource group yet; ask again in a moment.")
         return sight

@@ -44,8 +44,8 @@ def place_in(name: str, position: int | None, waiting: int, group: str) -> str:
     return f"{name} waits, {of} in the queue of the group {group}."
 
 
-def expected_of(forecast: Forecast, habits: Habits, now: float) -> Expected:
-    """Say on what a forecast rests."""
+def expected_of(forecast: Forecast, habits: Habits, now: float, cut: bool = False) -> Expected:
+    """Say on what a forecast rests. cut: there was no time to work everything out."""
     early, last = forecast.earliest, forecast.latest
     ran = f"as soon as a quarter of the last {habits.runs} sessions did"
     if early is not None and early <= now:
@@ -56,6 +56,8 @@ def expected_of(forecast: Forecast, habits: Habits, now: float) -> Expected:
         text = f"That is if all those before it use up their time limits; it is sooner if they end sooner. {LATER}"
     elif early is not None:
         text = f"That is if those before it end {ran}; some have no time limit, so nobody can say when it must be. {LATER}"
+    elif cut:
+        text = "There was no time to work it out; ask again when less is going on."
     else:
         text = "Nobody can say: it waits for sessions without a time limit to end, or for an agent that can take it."
     return Expected(early, last, text)

@@ -14,6 +14,7 @@ from backendai.spec.agentselector_v10 import AgentSelector
 from backendai.spec.scheduler_v10 import Attempt, Outcome, Scheduler
 
 STEPS = 2000  # moments that are planned, at most
+EXACT, ABOUT = 100, 0.01  # so many of them one by one; later ones are put together, as far as that is a hundredth of the time until then
 SOON_S = 1.0  # who has had its usual time already ends within a moment
 
 
@@ -42,10 +43,14 @@ class Habits:
 
 
 def forecast(snapshot: Snapshot, scheduler: Scheduler, selector: AgentSelector, habits: Habits = Habits(),
-             late: Callable[[], bool] = lambda: False) -> Mapping[str, Forecast]:
-    """Return when each waiting session will start. late: tells that there is no more time; the rest is then left open."""
-    surely = _starts(snapshot, scheduler, selector, Habits(), late)
-    usual = surely if habits == Habits() else _starts(snapshot, scheduler, selector, habits, late)
+             late: Callable[[], bool] = lambda: False, half: Callable[[], bool] | None = None, only: str = "") -> Mapping[str, Forecast]:
+    """Return when each waiting session will start. late: tells that there is no more time; the rest is then left open.
+
+    half: tells that half of the time is over, so that as much is left for the other of two futures. only: stop when this one starts.
+    """
+    alone = habits == Habits()
+    surely = _starts(snapshot, scheduler, selector, Habits(), late if alone or half is None else half, only)
+    usual = surely if alone else _starts(snapshot, scheduler, selector, habits, late, only)
     found = {}
     for id in snapshot.requests:
         early, last = usual.get(id), surely.get(id)
@@ -84,14 +89,14 @@ def _named(snapshot: Snapshot, scheduler: Scheduler, late: Callable[[], bool]) -
 
 
 def _starts(snapshot: Snapshot, scheduler: Scheduler, selector: AgentSelector, habits: Habits,
-            late: Callable[[], bool]) -> dict[str, float]:
+            late: Callable[[], bool], only: str) -> dict[str, float]:
     """Return when each session starts that does, if sessions run for as long as *habits* says."""
     now, cluster, left = snapshot.view.now, thaw(snapshot), dict(snapshot.requests)
     ends = [(end, lease.id) for lease in snapshot.leases.values() if (end := _end(lease, now, habits)) is not None]
     ends += [(at, "") for booking in snapshot.bookings for at in (booking.begins, booking.ends) if at > now]
     heapify(ends)
     starts: dict[str, float] = {}
-    for _ in range(STEPS):
+    for step in range(STEPS):
         plan = make_plan(cluster.freeze(now), scheduler, selector, late)
         for placement in plan.placements:
             starts[placement.session] = now
@@ -104,17 +109,18 @@ def _starts(snapshot: Snapshot, scheduler: Scheduler, selector: AgentSelector, h
             cluster.wait(left[id])
         for eviction in plan.evictions:
             heappush(ends, (now + max(SOON_S, snapshot.options.preemption.grace_s), eviction.victim))
-        if not left or not ends or plan.fault is not None or late():
+        if not left or not ends or only in starts or plan.fault is not None or late():
             break
-        now = _pass(cluster, ends, now)
+        now = _pass(cluster, ends, now, 0.0 if step < EXACT else (now - snapshot.view.now) * ABOUT)
     return starts
 
 
-def _pass(cluster: Cluster, ends: list[tuple[float, str]], now: float) -> float:
-    """Let time pass to the next end, and return what time it is then."""
-    now = max(now, ends[0][0])
-    while ends and ends[0][0] <= now:
-        _, id = heappop(ends)
+def _pass(cluster: Cluster, ends: list[tuple[float, str]], now: float, about: float) -> float:
+    """Let time pass to the next end, and to those that follow within *about* seconds; return what time it is then."""
+    until = max(now, ends[0][0]) + about
+    while ends and ends[0][0] <= until:
+        at, id = heappop(ends)
+        now = max(now, at)
         cluster.release(id)
     return now
 

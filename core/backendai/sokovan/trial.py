@@ -58,6 +58,7 @@ class Trial:
         self.snapshot = snapshot
         self.scheduler = scheduler
         self._selector = selector
+        self._cluster: Cluster | None = None  # as the snapshot stands, between one trial and the next
         self.late = late
 
     def plan(self, request: Request | None = None, without: Iterable[str] = (), bookings: bool = True) -> tuple[Snapshot, Plan]:
@@ -65,14 +66,26 @@ class Trial:
 
         bookings: whether advance reservations stand.
         """
-        cluster = thaw(self.snapshot)
-        for id in without:
-            cluster.release(id)
+        cluster = self._cluster = self._cluster or thaw(self.snapshot)
+        gone = [self.snapshot.leases[id] for id in without]
+        before = [cluster.agent(id) for id in dict.fromkeys(agent for lease in gone for agent in lease.agents)]
+        for lease in gone:
+            cluster.release(lease.id)
         if request is not None:
             cluster.wait(request)
         if not bookings:
             cluster.set_bookings(())
         moment = cluster.freeze(self.snapshot.view.now)
+        if request is not None:
+            cluster.leave(request.id)
+            if (known := self.snapshot.requests.get(request.id)) is not None:
+                cluster.wait(known)
+        for lease in gone:
+            cluster.hold(lease)
+        for agent in before:  # with the number of its last placement, too
+            cluster.put_agent(agent)
+        if not bookings:
+            cluster.set_bookings(self.snapshot.bookings)
         return moment, make_plan(moment, self.scheduler, self._selector, self.late)
 
     def start(self, request: Request, without: Iterable[str] = (), bookings: bool = True) -> Placement | None:

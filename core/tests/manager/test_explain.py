@@ -14,6 +14,7 @@ from backendai.manager.store.schema import DEFAULT, PROJECT, groups, quotas, use
 from backendai.model.errors import Failure
 from backendai.model.explain import Why
 from backendai.model.session import SessionType
+from backendai.plugin.errors import Missing
 from backendai.spec.hook_v20 import User
 from backendai.wire.link import KernelState as K
 from backendai.wire.link import Usage
@@ -284,3 +285,23 @@ async def test_the_overview_shows_groups_agents_sessions_with_their_use_and_queu
     for limit in (0, 1001):
         with pytest.raises(Failure):
             await operations.overview(stage.context, stage.caller, GetOverview(limit=limit))
+
+
+async def test_where_nobody_can_plan_the_rest_is_still_shown(stage: Stage) -> None:
+    await stage.box("a")
+    id = await stage.ask(cpu=4)
+    await stage.ask(cpu=4, name="behind")
+    await stage.look()
+
+    def broken(group: str) -> Any:
+        raise Missing("scheduler_v10.gone is not installed")
+
+    stage.context.sights.source = broken
+    stage.now += 60
+    behind = (await operations.queue(stage.context, stage.caller, GetQueue())).items[0]
+    assert [(entry.name, entry.position) for entry in behind.items] == [("behind", None)]
+    assert behind.text == "scheduler_v10.gone is not installed; ask your administrator to look at `bai plugin ls`."
+    assert (await why(stage, "behind")).text == "behind waits."
+    assert len((await operations.overview(stage.context, stage.caller, GetOverview())).busy) == 1
+    assert (await refused(lambda: dry(stage))).code == "unavailable"
+    assert await stage.state(id) == "SCHEDULED"

@@ -11,7 +11,8 @@ from backendai.model.slots import SCALE
 from backendai.sokovan.cluster import Cluster, take
 from backendai.sokovan.forecast import Forecast, Habits, forecast, ranks
 from backendai.sokovan.plan import make_plan
-from backendai.sokovan.snapshot import Agent, Lease, Quota, Request, Snapshot
+from backendai.sokovan.record import Digester
+from backendai.sokovan.snapshot import Agent, Booking, Lease, Quota, Request, Snapshot
 from backendai.sokovan.trial import Trial, thaw
 from backendai_agentselector.concentrated import Concentrated
 from backendai_scheduler.fifo import Fifo
@@ -92,6 +93,31 @@ def test_a_thawed_moment_freezes_to_itself() -> None:
     assert after.view == before.view
     assert (after.free == before.free).all() and (after.kernels == before.kernels).all() and (after.last_used == before.last_used).all()
     assert (after.idle, after.quotas, after.leases, after.requests) == (before.idle, before.quotas, before.leases, before.requests)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_after_a_trial_everything_stands_as_before(seed: int) -> None:
+    random, cluster = Random(seed), Cluster()
+    for name in "abc":
+        cluster.put_agent(Agent(f"id-{name}", name, {"cpu": 8 * SCALE, "gpu": 2 * SCALE}, {}, devices={"gpu": {"g0": SCALE, "g1": SCALE}}))
+    for i in range(6):
+        units = ({"gpu": {"g0": 100}},) if i % 2 else ()
+        kernel = {"cpu": SCALE, **({"gpu": 100} if i % 2 else {})}
+        cluster.hold(Lease(f"h{i}", "u", "p", "d", 10, 0.0, (kernel,), (f"id-{random.choice('abc')}",), random.choice((None, NOW + 9)),
+                           units=units))
+    for i in range(5):
+        cluster.wait(ask(f"w{i}", random.randint(1, 9), at=float(i)))
+    cluster.set_quotas([Quota("user", "u", "cpu", 99 * SCALE, 6 * SCALE)])
+    cluster.set_bookings([Booking("b", "b", "d", {"id-a": {"cpu": SCALE}}, NOW - 1, NOW + 1)])
+    snapshot = cluster.freeze(NOW)
+    trial = Trial(snapshot, Fifo(), Concentrated())
+    for _ in range(8):
+        moment, plan = trial.plan(random.choice((None, snapshot.requests["w1"], ask("w1", 1), ask("new", 2))),
+                                  random.choice(((), ("h1",), ("h0", "h3"))), random.random() < 0.5)
+        again = thaw(moment).freeze(NOW)
+        assert make_plan(again, Fifo(), Concentrated()).placements == plan.placements
+        moment, _ = trial.plan()
+        assert Digester().of(moment) == Digester().of(snapshot)
 
 
 def test_a_trial_changes_nothing_but_what_it_is_told() -> None:
