@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.access import Caller, Verb, may
 from backendai.manager.prospects import WORK_S, until
-from backendai.manager.replay import Again, replay
 from backendai.manager.sights import Sight, label_of
 from backendai.manager.store import decisions as record
 from backendai.manager.store.groups import Group
@@ -34,6 +33,7 @@ from backendai.sokovan import remedies as brain
 from backendai.sokovan import why as reasons
 from backendai.sokovan.forecast import Forecast, forecast
 from backendai.sokovan.record import unpack
+from backendai.sokovan.replay import Again, replay
 from backendai.sokovan.snapshot import SESSIONS, Lease, Request, Snapshot
 from backendai.sokovan.trial import Trial
 from backendai.spec import agentselector_v10, scheduler_v10
