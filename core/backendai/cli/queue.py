@@ -30,11 +30,18 @@ def run(options: Namespace) -> int:
     if not shown:
         write("Nobody waits.")
     for number, queue in enumerate(shown):
-        write(("\n" if number else "") + title(queue))
-        if queue["items"]:
-            show_table(HEADS, [row(entry) for entry in queue["items"]])
-            write(queue["text"])
+        if number:
+            write("")
+        show(queue)
     return 0
+
+
+def show(queue: dict[str, Any]) -> None:
+    """Print the queue of one group."""
+    write(title(queue))
+    if queue["items"]:
+        show_table(HEADS, [row(entry) for entry in queue["items"]])
+        write(queue["text"])
 
 
 def title(queue: dict[str, Any]) -> str:

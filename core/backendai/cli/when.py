@@ -25,8 +25,9 @@ def interval(earliest: float | None, latest: float | None, now: float | None = N
     if early is not None and last is not None and earliest is not None and latest is not None:
         if latest - earliest < max(1.0, early / 20):
             return f"at about {at(latest, now)}, in {format_seconds(last)}"
-        first = "between now" if early <= SOON_S else f"between {at(earliest, now)}"
-        return f"{first} and {at(latest, now)}, in {format_seconds(early)} to {format_seconds(last)}"
+        if early <= SOON_S:
+            return f"between now and {at(latest, now)}, within {format_seconds(last)}"
+        return f"between {at(earliest, now)} and {at(latest, now)}, in {format_seconds(early)} to {format_seconds(last)}"
     if last is not None and latest is not None:
         return f"by {at(latest, now)}, in {format_seconds(last)} or sooner"
     if early is not None and earliest is not None:

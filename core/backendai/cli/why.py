@@ -35,7 +35,7 @@ def show(why: dict[str, Any]) -> int:
     expected = why["expected"]
     if expected is not None:
         known = interval(expected["earliest"], expected["latest"])
-        section("It will start" if why["session"] else "It would start", [f"{known}. {expected['text']}" if known else expected["text"]])
+        section("It will start" if why["session"] else "It would start", [*([known] if known else []), expected["text"]])
     if why["partial"]:
         write("\nThere was no time to try everything; ask again when less is going on.")
     if why["decision"] is not None:
