@@ -7,12 +7,15 @@ status down and becomes the command; so nothing of ours has to live in there, an
 from __future__ import annotations
 
 import os
+import re
+import stat
 from pathlib import Path
 
 FOLDER = "boot"  # in a kernel's scratch
 TARGET = "/.bai/boot"
 _SCRIPT, _ENDED = "script", "ended"
 _RUN = f'{TARGET}/{_SCRIPT}; s=$?; echo $s >{TARGET}/{_ENDED}; [ $s = 0 ] || exit $s; exec "$@"'
+_STATUS = re.compile(rb"[0-9]{1,3}\n")
 LOOK_S, LONGEST_LOOK_S = 0.02, 0.5
 
 
@@ -34,12 +37,16 @@ def make_boot(scratch: Path, script: str, user: tuple[int, int]) -> None:
 
 
 def status_of(scratch: Path) -> int | None:
-    """Return the status that the script ended with, None while it has not."""
+    """Return the status that the script ended with, None while it has not. Its user may put anything there: nothing else is opened."""
     try:
-        text = (scratch / FOLDER / _ENDED).read_bytes()[:16]
-    except OSError:  # its user may put anything there, or nothing
+        fd = os.open(scratch / FOLDER / _ENDED, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # it is not there, or no file
         return None
-    return int(text) if text.endswith(b"\n") and text.strip().isdigit() else None
+    try:
+        text = os.read(fd, 8) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    finally:
+        os.close(fd)
+    return int(text) if _STATUS.fullmatch(text) else None
 
 
 def complaint(status: int | None, code: int | None, overdue: bool, limit_s: float) -> str:
