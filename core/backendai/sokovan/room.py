@@ -81,6 +81,7 @@ class Room:
         self._wants, self._ever, self._fewest = facts.wants, facts.ever, facts.fewest
         self.ahead = Ahead(snapshot, self.want)
         self._blocked: dict[int, _Blocked] = {}  # by shape
+        self._shut: tuple[frozenset[str], Bools] = NOBODY, np.ones(len(self.agents), dtype=bool)  # avoided last, and the others
         self._urged = False  # whether somebody has been asked to make room
         self._unknown: set[object] = set()  # who has no moment at which it certainly could start
 
@@ -210,7 +211,7 @@ class Room:
             stages += [(Wishes(one_agent=wishes.one_agent, arrange=wishes.arrange, strict=False), 0)]
         if plain and not avoid and len(kernels) == 1:
             return self._one(self.want(kernels[0]), window, until)
-        shut = np.array([agent not in avoid for agent in self.agents], dtype=bool) if avoid else None
+        shut = self._others(avoid) if avoid else None
         wants = [self.want(amounts) for amounts in kernels]
         for stage, (some, masked) in enumerate(stages):
             mask = self.masks.of(some) if masked else self.masks.everyone
@@ -227,6 +228,12 @@ class Room:
             if rows:
                 return self._grant(ground, rows, wants)
         return None
+
+    def _others(self, avoid: frozenset[str]) -> Bools:
+        """Return the agents that need not be avoided; a scheduler avoids the same many times."""
+        if self._shut[0] != avoid:
+            self._shut = avoid, np.array([agent not in avoid for agent in self.agents], dtype=bool)
+        return self._shut[1]
 
     def _one(self, want: Want, window: int, until: float) -> Found | None:
         """Do what ground does, for the one container that nearly every session has, with less ado."""

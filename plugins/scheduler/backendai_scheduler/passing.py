@@ -93,8 +93,8 @@ class Pass:
                 self._reservations -= 1
                 if self._reservations:
                     return False  # its likes may have a reservation, too
-            elif not self._avoid:
-                self._avoid = self._kept(waiting)
+            elif kept := self._kept(waiting):
+                self._avoid, self._reservations = kept, 0  # a reservation knows nothing of agents that are kept, and might be theirs
         self.note(waiting)
         return False
 
