@@ -17,7 +17,7 @@ from backendai.model.session import Wishes
 from backendai.sokovan import gang
 from backendai.sokovan.fleet import vector
 from backendai.sokovan.ground import Ground
-from backendai.sokovan.snapshot import Array, Booking, Snapshot
+from backendai.sokovan.snapshot import Array, Booking, Lease, Snapshot
 from backendai.sokovan.stay import FOREVER, Stay
 from backendai.sokovan.table import Bools, Parts, Table, Want, count
 from backendai.spec.scheduler_v10 import Amounts, Waiting
@@ -152,6 +152,10 @@ class Ahead:
     def _keep(self) -> None:
         snapshot, now = self._snapshot, self._snapshot.view.now
         self._raw = self.now.copy()
+        self._inside: dict[str, list[Lease]] = {booking.id: [] for booking in snapshot.bookings}
+        for lease in snapshot.leases.values() if snapshot.bookings else ():
+            if lease.booking in self._inside:
+                self._inside[lease.booking].append(lease)
         for booking in snapshot.bookings:
             if booking.begins <= now < booking.ends:
                 self._open(booking)
@@ -178,8 +182,8 @@ class Ahead:
         """Return what of a reservation nobody uses at a moment, by agent."""
         slots = self._snapshot.view.slots
         left = {agent: list(vector(amounts, slots)) for agent, amounts in booking.agents.items() if agent in self._rows}
-        for lease in self._snapshot.leases.values():
-            if lease.booking == booking.id and (lease.ends_by is None or lease.ends_by > at):
+        for lease in self._inside[booking.id]:
+            if lease.ends_by is None or lease.ends_by > at:
                 for agent, kernel in zip(lease.agents, lease.kernels, strict=True):
                     if agent in left:
                         left[agent] = [max(0, a - kernel.get(name, 0)) for a, name in zip(left[agent], slots, strict=True)]
