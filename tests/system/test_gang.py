@@ -44,6 +44,29 @@ def test_the_kernels_of_a_session_reach_each_other_by_name(platform: Platform) -
     assert platform.bai("logs", id).out == GREETINGS
 
 
+def test_a_cluster_by_the_command_line_with_a_script_before_it(platform: Platform) -> None:
+    script = platform.folder / "home" / "prepare.sh"
+    script.write_text("echo prepared $BACKENDAI_CLUSTER_HOST\n")
+    done = platform.run("getent hosts sub1 | wc -l; cat /etc/hosts | grep -c sub", "--cluster", "main:1,sub:2", "--bootstrap", str(script))
+    assert done.out == b"prepared main1\n1\n2\n"
+
+
+def test_a_script_that_fails_is_the_reason(platform: Platform) -> None:
+    script = platform.folder / "home" / "broken.sh"
+    script.write_text("echo no luck; exit 9\n")
+    id = platform.detach("echo never", "--bootstrap", str(script))
+    ended = platform.wait(id)
+    assert ended["state"] == "FAILED" and "bootstrap script failed with status 9" in str(ended), ended
+    assert platform.bai("logs", id).out == b"no luck\n"
+
+
+def test_an_interactive_cluster_is_entered_and_knows_its_kernels(platform: Platform, name: str) -> None:
+    platform.begin("--name", name, "--cluster", "main:1,sub:1")
+    assert platform.bai("exec", name, "--", "sh", "-c", "getent hosts sub1 >/dev/null && hostname").out == b"main1\n"
+    platform.bai("stop", name)
+    assert platform.wait(name)["state"] == "TERMINATED"
+
+
 @pytest.fixture
 def hosts() -> Iterator[Hosts]:
     """Two more machines."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from backendai.spec.runtime_v10 import Endpoint, Network, NetworkSpec, Runtime
 from backendai.wire.link import KernelOrder
 
 log = logging.getLogger(__name__)
+TURNS = 64  # locks for all networks; two that share one wait for each other now and then
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Networks:
     agent: str
     held: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     lacking: dict[str, str] = field(default_factory=dict)
-    _turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _turns: list[asyncio.Lock] = field(default_factory=lambda: [asyncio.Lock() for _ in range(TURNS)])
 
     async def look(self) -> None:
         """Find out which plugins can make ends on this node."""
@@ -73,7 +75,7 @@ class Networks:
         create = getattr(self.runtime, "create_network", None)
         if create is None:
             raise Failure("unsupported", "This agent's runtime cannot join containers by a network; use another runtime for this session.")
-        async with self._turns[name]:
+        async with self._turn(name):
             self.hold(order)
             made: Network = await create(self._spec(order, name, cluster, await self._attach(order)))
         hosts = dict(order.net.addresses) if order.net else dict(made.addresses)
@@ -85,13 +87,12 @@ class Networks:
         """Note that a kernel's container is gone; after the last one the network goes, too. To be called again when it fails."""
         if not (name := network_of(order)):
             return
-        async with self._turns[name]:
+        async with self._turn(name):
             self.held[name].discard(order.kernel)
             if not self.held[name]:
                 await self._remove(name, order.net.plugin if order.net else "")
-                del self.held[name]
-        if not self._turns[name].locked():
-            self._turns.pop(name, None)
+                if not self.held[name]:  # nobody has come meanwhile
+                    del self.held[name]
 
     async def sweep(self) -> None:
         """Remove what no kernel needs. To be called once every kernel is known."""
@@ -99,7 +100,7 @@ class Networks:
         for plugin, driver in self._usable().items():
             found |= dict.fromkeys(await driver.attached(self.agent), plugin)
         for name, plugin in found.items():
-            async with self._turns[name]:
+            async with self._turn(name):
                 if not self.held.get(name):
                     log.warning("removing the network %s, which nobody needs", name)
                     await self._remove(name, plugin)
@@ -125,6 +126,10 @@ class Networks:
             await self.runtime.remove_network(network.id)
         if plugin and (driver := self._usable().get(plugin)) is not None:
             await driver.detach(name, self.agent)
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        """Return the lock under which a network is made and removed."""
+        return self._turns[zlib.crc32(name.encode()) % TURNS]
 
     def _usable(self) -> dict[str, SessionNetwork]:
         return {name: driver for name, driver in self.drivers.items() if name not in self.lacking}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,6 +118,26 @@ async def test_a_network_that_cannot_be_removed_now_is_removed_later(world: Any)
         del world.engine.broken["remove_network"]
         await world.manager.until_state(KernelState.GONE, one, two)
     assert not world.engine.networks
+
+
+async def test_a_kernel_that_comes_while_the_network_is_being_removed_gets_one(world: Any) -> None:
+    one, two = gang(world)
+    async with world.agent() as handle:
+        await handle.joined()
+        await world.manager.put(one)
+        await world.manager.until_state(KernelState.RUNNING, one)
+        world.engine.slow["remove_network"] = asyncio.Event()
+        await world.manager.stop(one)
+        await world.poll(lambda: "remove_network" in world.engine.calls)
+        await world.manager.put(two)
+        await world.poll(lambda: two.kernel in handle.reconciler.kernels)
+        world.engine.slow["remove_network"].set()
+        await world.manager.until_state(KernelState.RUNNING, two)
+        held = handle.reconciler._node.networks.held
+        assert list(held.values()) == [{two.kernel}] and len(world.engine.networks) == 1
+        await world.manager.stop(two)
+        await world.manager.until_state(KernelState.GONE, two)
+        assert not held and not world.engine.networks
 
 
 async def test_a_runtime_without_networks_refuses_a_session_of_several(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
