@@ -20,11 +20,20 @@ LONGEST = 20_000  # changes of agents, after which it begins anew
 KINDS = 512  # containers whose scores are kept
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """The scores of one kind of container. upto: how long ``changed`` was. but: rows that a plan had changed for itself by then."""
+
+    upto: int
+    but: tuple[int, ...]
+    scores: NDArray[np.float64]
+
+
 @dataclass(slots=True, eq=False)
 class Memory:
     """Facts about one layout of agents. wants, ever, fewest, masks: by what was asked. freed, changed: rows that were given back to,
     and rows that were changed in any way, in order. blocked: by kernels and wishes, how long ``freed`` was when there was no room, and
-    what was answered. scores: by kind of container, how long ``changed`` was, and the scores of *scored*, a selector and its mix.
+    what was answered. scores: by kind of container, of *scored*, a selector and its mix.
     """
 
     wants: dict[Amounts, Want] = field(default_factory=dict)
@@ -33,11 +42,11 @@ class Memory:
     masks: dict[object, Bools] = field(default_factory=dict)
     freed: list[int] = field(default_factory=list)
     changed: list[int] = field(default_factory=list)
-    scores: dict[tuple[Want, object], tuple[int, NDArray[np.float64]]] = field(default_factory=dict)
+    scores: dict[tuple[Want, object], Scored] = field(default_factory=dict)
     scored: tuple[object, object] = (None, None)
     blocked: dict[object, tuple[int, Outcome]] = field(default_factory=dict)
 
-    def scores_of(self, selector: object, mix: object) -> dict[tuple[Want, object], tuple[int, NDArray[np.float64]]]:
+    def scores_of(self, selector: object, mix: object) -> dict[tuple[Want, object], Scored]:
         """Return the scores that a selector gave before, by the same mix."""
         if self.scored[0] is not selector or self.scored[1] is not mix or len(self.scores) > KINDS:
             self.scored, self.scores = (selector, mix), {}

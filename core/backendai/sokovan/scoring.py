@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backendai.model.slots import SCALE
-from backendai.sokovan.memory import Memory
+from backendai.sokovan.memory import Memory, Scored
 from backendai.sokovan.snapshot import Array, Snapshot
 from backendai.sokovan.table import Bools, Table, Want, choose_devices, fits, fits_rows
 from backendai.spec.agentselector_v10 import AgentSelector, PlacementView
@@ -125,13 +125,12 @@ class Scorer:
         shot = self._snapshot
         scores = memory.scores_of(self._selector, shot.mix)
         known = scores.get((want, name))
-        if known is None or known[0] > shot.changed:  # an older moment is planned again
+        if known is None or known.upto > shot.changed:  # an older moment is planned again
             self._fill(choice, want)
         else:
-            choice.score = known[1].copy()
-            self._refresh(choice, want, memory.changed[known[0]:shot.changed] + self._log)
-        if not self._log:
-            scores[want, name] = shot.changed, choice.score.copy()
+            choice.score = known.scores.copy()
+            self._refresh(choice, want, [*known.but, *memory.changed[known.upto:shot.changed], *self._log])
+        scores[want, name] = Scored(shot.changed, tuple(dict.fromkeys(self._log)), choice.score.copy())
 
     def _fill(self, choice: _Choice, want: Want) -> None:
         choice.seen = len(self._log)
