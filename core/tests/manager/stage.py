@@ -239,6 +239,7 @@ class Stage:
             await asyncio.gather(writer, return_exceptions=True)
         await store.close()
         await self.context.tasks.close(0.0)
+        self.context.prospects.close()
         for box in self.boxes:
             box.wire = None
 
