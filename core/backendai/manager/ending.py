@@ -58,7 +58,8 @@ def by_record(held: Held, said: str) -> Verdict:
     """Say how a session ended by what was written down while it did. said: the reason where nothing was."""
     if held.result is None:
         return _stopped(held, held.started_at is not None) if held.stop or held.evict else (S.FAILED, Result.FAILURE, held.reason or said)
-    if held.exit_code is None and held.result == Result.FAILURE:
+    wished = bool(held.stop or held.evict) and held.reason == _stopped(held, True)[2]
+    if held.exit_code is None and held.result == Result.FAILURE and not wished:
         return S.FAILED, Result.FAILURE, held.reason or said
     return S.TERMINATED, Result(held.result), held.reason
 

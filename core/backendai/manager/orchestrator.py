@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,6 +25,7 @@ from backendai.manager.store.placement import Moment, Node, look, read_nodes, se
 from backendai.manager.store.quotas import read_quotas, settle_quotas
 from backendai.manager.store.schema import kernels
 from backendai.manager.store.usage import accounts
+from backendai.manager.worker import Worker
 from backendai.wire.link import Advance, Beat, Hello, KernelOrder, Report
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ RESYNC_S = 10.0  # the safety net: a look at everything without any event
 class Orchestrator:
     """Everything that happens to sessions after they were accepted. Links call it with what agents say."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, make_worker: Callable[[str], Worker] = Worker) -> None:
+        self._make_worker = make_worker
         self._context = context
         self._settler = Settler(context)
         self._reports = Reports(context, self._settler)
@@ -190,7 +192,7 @@ class Orchestrator:
             self._planners.pop(id).close()
         for id, side in self._mirror.sides.items():
             if id not in self._planners:
-                self._planners[id] = Planner(self._context, self._settler, self._mirror, side)
+                self._planners[id] = Planner(self._context, self._settler, self._mirror, side, self._make_worker)
 
     async def _meet(self, ids: Sequence[str]) -> None:
         """Look at agents that came, went or changed."""

@@ -59,7 +59,9 @@ class _Found:
 class Planner:
     """Decides for one resource group. pause: seconds until the next round without an event, None for none."""
 
-    def __init__(self, context: Context, settler: Settler, mirror: Mirror, side: Side) -> None:
+    def __init__(self, context: Context, settler: Settler, mirror: Mirror, side: Side,
+                 make_worker: Callable[[str], Worker] = Worker) -> None:
+        self._make_worker = make_worker
         self._context = context
         self._settler = settler
         self._mirror = mirror
@@ -171,7 +173,7 @@ class Planner:
                 return _Found(Plan(), self._hung(self._turn))
             self.close()  # others were chosen; the thread ends should they ever come back
         if self._worker is None:
-            self._worker = Worker(f"plan-{self.side.group.name}")
+            self._worker = self._make_worker(f"plan-{self.side.group.name}")
         turn = self._turn = _Turn(sight.plugins, time.monotonic() + PLAN_S)
         wanted = self._wanted()
         try:

@@ -66,14 +66,15 @@ async def read_types(connection: AsyncConnection) -> dict[str, SlotDecl]:
             for row in await connection.execute(select(slot_types).order_by(slot_types.c.name))}
 
 
-async def check_possible(context: Context, wanted: Sequence[Slots], group: str, title: str = "") -> None:
+async def check_possible(context: Context, wanted: Sequence[Slots], group: str, title: str = "", together: Slots | None = None) -> None:
     """Raise when no registered agent of *group*, however empty, could hold one of *wanted*. Without agents everything may come true.
 
-    title: the group's name, for the message where there are several.
+    title: the group's name, for the message where there are several. together: what one agent is to hold of all of them.
     """
     types = await context.capacities.types(context)
     for slots in wanted:
         check_amounts(types, slots)
+    wanted = [*wanted, *([] if together is None else [together])]
     capacities = await context.capacities.get(context, group)
     if all(_fits(slots, capacities) for slots in wanted):
         return

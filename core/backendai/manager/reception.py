@@ -55,6 +55,7 @@ class Reception:
             return  # this one has gone already, or was replaced
         context.live.links[hello.agent] = link  # type: ignore[assignment]  # the link is made by the same hands as ``Live``
         await self._settler.dispatch.tell_all(channel, Welcome(context.cluster, decided.purge))
+        context.capacities.forget()
         context.bus.wake(agents=[hello.agent])
 
     async def gone(self, link: Link) -> None:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from backendai.manager.access import Caller
@@ -33,6 +33,7 @@ from backendai.manager.store.engine import open_store
 from backendai.manager.store.held import find_holding
 from backendai.manager.store.schema import agent_slots, agents, events, sessions, tokens, users
 from backendai.manager.store.sessions import SessionLoader
+from backendai.manager.worker import Worker
 from backendai.model.errors import Failure
 from backendai.model.ids import make_id
 from backendai.model.session import TRANSITIONS, SessionState, SessionType
@@ -55,10 +56,24 @@ from backendai.wire.link import (
 from backendai.wire.tokens import hash_token
 from sqlalchemy import select
 
+T = TypeVar("T")
 K = KernelState
 WAY = (K.ACCEPTED, K.PREPARING, K.STARTING, K.RUNNING)
 CORE = 1000
 GIB = 1 << 30
+
+
+class Inline(Worker):
+    """Decides at once and in place, so that a seed is one story."""
+
+    def __init__(self, name: str) -> None:
+        self.busy = False
+
+    async def run(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def close(self) -> None:
+        pass
 
 
 class Wire:
@@ -227,7 +242,7 @@ class Stage:
         self.context.cluster, _ = await found_cluster(self.context)
         row = (await store.read(lambda connection: connection.execute(select(users)))).one()
         self.caller = Caller(User(row.id, row.name, row.role, row.email))
-        self.orchestrator = Orchestrator(self.context)
+        self.orchestrator = Orchestrator(self.context, Inline)
         await self.orchestrator.begin()
 
     async def kill(self) -> None:

@@ -48,10 +48,11 @@ async def test_a_gang_is_placed_whole_and_each_kernel_knows_the_others(stage: St
 
 
 async def test_a_gang_that_does_not_fit_whole_is_not_placed(stage: Stage) -> None:
-    await stage.box("box", cpu=2)
+    box = await stage.box("box", cpu=3)
+    await stage.running(cpu=1)
     id = await gang(stage, subs=2, cpu=1)
     await stage.look()
-    assert await stage.state(id) == "PENDING" and await stage.ledger() == {} and (await stage.row(id)).hold
+    assert await stage.state(id) == "PENDING" and (await stage.ledger())[box.id, "cpu"] == 1000 and (await stage.row(id)).hold
 
 
 async def test_a_gang_runs_when_all_run(stage: Stage) -> None:
@@ -233,3 +234,10 @@ async def test_roles_have_their_own_slots_image_and_command(stage: Stage) -> Non
 async def test_a_cluster_that_cannot_be_is_refused(stage: Stage, parts: tuple[PartInput, ...]) -> None:
     assert (await refused(lambda: stage.ask(cluster=parts))).code == "invalid-request"
     assert (await refused(lambda: stage.ask(type=SessionType.INTERACTIVE, cluster=(PartInput(role="main", command=("",)),)))).code
+
+
+async def test_a_gang_that_no_agent_could_hold_alone_is_refused_at_once(stage: Stage) -> None:
+    await stage.box("box", cpu=4)
+    failure = await refused(lambda: gang(stage, subs=4, cpu=1))
+    assert failure.code == "impossible"
+    await gang(stage, subs=4, cpu=1, wishes=WishesInput())

@@ -29,6 +29,7 @@ from backendai.manager import (
     reports,
     settle,
 )
+from backendai.manager.operations.asking import AfterInput, PartInput, RetryInput
 from backendai.manager.store import dependencies, engine, held, nodes, placement
 from backendai.model.session import DEADLINES, SessionState, SessionType
 
@@ -63,8 +64,10 @@ class Story:
 
     async def play(self, stage: Stage) -> None:
         """Have as much happen as fits: a whole life, a stop, a refusal, a link that breaks, one try too late, an agent that is lost."""
-        box = await stage.box("box", cpu=4)
+        box = await stage.box("box", cpu=6)
         await self.ask(stage, "first")
+        await self.ask(stage, "gang", cluster=(PartInput(role="main"), PartInput(role="sub")), retry=RetryInput(count=1, backoff_s=0.0))
+        await self.ask(stage, "follows", cpu=0.5, after=(AfterInput(session="gang"),))
         await self.ask(stage, "idle", type=SessionType.INTERACTIVE)
         await stage.look()
         for kernel in list(box.kernels):
@@ -119,7 +122,7 @@ class Story:
                 assert name == "last" and row.reason == "The agent other was lost.", row
             else:
                 assert (row.state, row.result, row.exit_code) == ("TERMINATED", "success", 0), row
-                assert [count for key, count in stage.ran.items() if key.startswith(id)] == [1]
+                assert [count for key, count in stage.ran.items() if key.startswith(id)] == [1] * (2 if name == "gang" else 1)
         assert await stage.ledger() == {}
         assert not any(box.kernels for box in stage.boxes), "nothing is left on any agent"
 
@@ -219,6 +222,7 @@ async def test_the_story_ends_well_without_a_kill(tmp_path: Path) -> None:
         story = Story()
         await story.play(stage)
         assert {name: await stage.state(id) for name, id in story.asked.items()} == {
-            "first": "TERMINATED", "idle": "TERMINATED", "large": "SCHEDULED", "last": "FAILED"}
+            "first": "TERMINATED", "gang": "TERMINATED", "follows": "SCHEDULED",
+            "idle": "TERMINATED", "large": "SCHEDULED", "last": "FAILED"}
         large = await stage.told(story.asked["large"])
         assert large.count("SCHEDULED") == 2, "one try was called back"

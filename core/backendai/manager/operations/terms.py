@@ -54,7 +54,12 @@ class Terms:
         for image, slots in images_of(spec):
             if image is not None and (labels := context.images.labels(image)):
                 check_bounds(image, labels, slots)
-        await check_possible(context, kernels_of(spec), self.group.id, self.group.name if self.several else "")
+        each = kernels_of(spec)
+        together: Counter[str] = Counter()
+        for slots in each if spec.wishes.one_agent else ():
+            together.update(slots)
+        different = list({tuple(sorted(slots.items())): slots for slots in each}.values())
+        await check_possible(context, different, self.group.id, self.group.name if self.several else "", together or None)
 
     async def admit(self, context: Context, connection: AsyncConnection, spec: SessionSpec, count: int = 1) -> bool:
         """Hold *count* such sessions against their owners' quotas; see ``store.admission.admit``."""
