@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from heapq import heappop, heappush
 
 import msgspec
 
@@ -37,6 +38,8 @@ class Side:
         self.cluster = Cluster()
         self.waiting: dict[str, Held] = {}
         self.aside: set[str] = set()
+        self.ready: set[str] = set()  # those aside who may be let in, as far as was heard of them
+        self.times: list[tuple[float, str]] = []  # a heap of when those aside may be let in
         self.said: dict[str, str] = {}
         self.unsaid: set[str] = set()  # those of whom nothing was written yet
         self.claimed: set[str] = set()  # those for whom room is kept
@@ -44,10 +47,17 @@ class Side:
         self.bell = asyncio.Event()
         self.cluster.set_options(group.options)
 
+    def put_aside(self, id: str) -> None:
+        """Keep a session from the plan until the next round lets it in."""
+        self.cluster.leave(id)
+        self.aside.add(id)
+        self.ready.add(id)
+
     def leave(self, id: str) -> None:
         """Let a session wait no more."""
         if self.waiting.pop(id, None) is not None:
             self.aside.discard(id)
+            self.ready.discard(id)
             self.claimed.discard(id)
             self.said.pop(id, None)
             self.unsaid.discard(id)
@@ -163,6 +173,8 @@ class Mirror:
         for id in released:
             self._unmet[id] = max(0, self._unmet.get(id, 0) - 1)
             if (side := self.sides.get(self._groups.get(id, ""))) is not None:
+                side.ready.add(id)
+                side.unsaid.add(id)
                 side.bell.set()
         for before, after in changes:
             side = self.sides.get(after.group_id)
@@ -177,17 +189,19 @@ class Mirror:
 
     def admit(self, side: Side, now: float) -> float | None:
         """Bring in those whose time has come; return when the next one's will, None when nobody waits for a time."""
-        soonest: float | None = None
-        for id in list(side.aside):
+        while side.times and side.times[0][0] <= now:
+            side.ready.add(heappop(side.times)[1])
+        for id in side.ready & side.aside:
             held = side.waiting[id]
             if self._unmet.get(id, 0):
                 continue
             if held.not_before is not None and held.not_before > now:
-                soonest = held.not_before if soonest is None else min(soonest, held.not_before)
+                heappush(side.times, (held.not_before, id))
                 continue
             side.aside.discard(id)
             side.cluster.wait(request_of(held, id in self.together))
-        return soonest
+        side.ready.clear()
+        return side.times[0][0] if side.times else None
 
     def say(self, id: str, hold: str) -> str:
         """Return why a session waits, with what keeps it from lying on several agents."""
@@ -234,8 +248,7 @@ class Mirror:
         side.said[held.id] = held.hold
         if not held.hold:
             side.unsaid.add(held.id)
-        side.aside.add(held.id)  # until it is admitted
-        side.cluster.leave(held.id)
+        side.put_aside(held.id)
         if held.claim:
             side.claimed.add(held.id)
         else:

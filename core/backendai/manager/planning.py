@@ -118,6 +118,8 @@ class Planner:
     async def propose(self) -> Proposal:
         """Plan until no plugin objects any more. An objection leaves room, so the others are planned again without that session."""
         side, notices = self.side, self._settler.notices
+        if len(side.aside) == len(side.waiting):
+            return Proposal(holds=self._aside(()))
         vetoed: dict[str, str] = {}
         refused: dict[str, str] = {}
         allowed: set[tuple[str, tuple[str, ...]]] = set()
@@ -132,8 +134,7 @@ class Planner:
             vetoed |= no
             refused |= never
             for id in (*no, *never):  # they are brought in again by the next round
-                side.cluster.leave(id)
-                side.aside.add(id)
+                side.put_aside(id)
             if not no and not never:
                 break
             allowed |= {(id, agents) for id, agents in asked.items() if id not in no and id not in never}
@@ -153,12 +154,14 @@ class Planner:
     def _aside(self, vetoed: Collection[str]) -> dict[str, str]:
         """Say why those wait that no plan sees."""
         side, now, said = self.side, self._context.clock(), {}
-        for id in side.aside - set(vetoed):
+        for id in [id for id in side.unsaid if id in side.aside and id not in vetoed]:
             held = side.waiting[id]
             if many := self._mirror.unmet(id):
                 said[id] = "Waits for another session to end." if many == 1 else f"Waits for {many} other sessions to end."
             elif held.not_before is not None and held.not_before > now:
                 said[id] = f"Waits until {format_time(held.not_before)}."
+            if side.said.get(id) == said.get(id):
+                side.unsaid.discard(id)
         return said
 
     def _find_drivers(self) -> tuple[Any, Any]:
