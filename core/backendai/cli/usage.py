@@ -9,7 +9,6 @@ from typing import Any
 
 from backendai.cli.screen import connect, show_json, show_table
 from backendai.client import calls
-from backendai.model.units import format_bytes
 
 BY = ("day", "group", "domain", "project", "user", "slot")
 
@@ -41,5 +40,5 @@ def run(options: Namespace) -> int:
 
 def _hours(line: dict[str, Any]) -> str:
     if line["slot"] == "mem" or line["slot"].endswith(".mem"):
-        return f"{format_bytes(int(line['hours']))}h"
+        return f"{line['hours'] / (1 << 30):.2f}g"
     return f"{line['hours']:.2f}"

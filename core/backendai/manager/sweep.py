@@ -22,7 +22,7 @@ from backendai.model.group import IdleRule
 from backendai.model.session import SessionSpec, SessionState, SessionType
 from backendai.model.slots import Slots
 
-JUDGE_S = 15.0
+JUDGE_S, LEAST_S = 15.0, 0.5  # between two rounds, at most and at least
 WORTH_S = 30.0  # a deadline that moves by less is not written again
 _RUNNING = select(
     sessions.c.id, sessions.c.name, sessions.c.owner_id, sessions.c.project_id, sessions.c.domain_id, sessions.c.group_id, sessions.c.spec,
@@ -65,15 +65,16 @@ class Sweeper:
         self._context = context
         self._windows: dict[str, Window] = {}
         self._announced: dict[str, float] = {}  # session to when
+        self._next = 0.0  # when somebody's time is up next, if that is soon
 
     async def run(self) -> None:
         """Judge for ever."""
         while True:
-            await self.judge_once()
-            await asyncio.sleep(JUDGE_S)
+            next_s = await self.judge_once()
+            await asyncio.sleep(min(JUDGE_S, max(LEAST_S, next_s)))
 
-    async def judge_once(self) -> None:
-        """Judge everybody, write what has changed, and ask for the end of those whose time is up."""
+    async def judge_once(self) -> float:
+        """Judge everybody, write what has changed, and ask for the end of those whose time is up; return the seconds until the next."""
         context, now = self._context, self._context.clock()
         groups = await context.groups.all(context.store)
         rules = {id: group.options.idle for id, group in groups.items() if group.options.idle}
@@ -85,6 +86,7 @@ class Sweeper:
         for change in changes:
             if change.active_at is not None and change.active_at < now:
                 context.activity.forget(change.session.id)
+        return self._next - now
 
     def _measure(self, found: Sequence[Running], rules: Mapping[str, Sequence[IdleRule]], now: float) -> None:
         """Take a sample of each session that a rule wants to know more of."""
@@ -102,6 +104,7 @@ class Sweeper:
     def _weigh(self, found: Sequence[Running], rules: Mapping[str, Sequence[IdleRule]],
                now: float) -> tuple[list[Change], list[tuple[Running, Verdict]], list[tuple[Running, Verdict]]]:
         """Return what to write, who is over, and whose end is to be announced."""
+        self._next = now + JUDGE_S
         changes: list[Change] = []
         over: list[tuple[Running, Verdict]] = []
         soon: list[tuple[Running, Verdict]] = []
@@ -114,6 +117,8 @@ class Sweeper:
                 verdict = self._announce(one, verdict, now, soon)
                 if verdict.at <= now:
                     over.append((one, verdict))
+                else:
+                    self._next = min(self._next, verdict.at)
             else:
                 self._announced.pop(one.id, None)
             at, why = _first(verdict, use.limit_at)
@@ -148,7 +153,7 @@ class Sweeper:
             mine = (sessions.c.id == change.session.id, sessions.c.state == SessionState.RUNNING.value)
             await tx.connection.execute(update(sessions).where(*mine).values(values))
         for one, verdict in soon:
-            tx.event("session.expiring", one.id, one.owner, {"name": one.name, "at": verdict.at, "why": verdict.why})
+            tx.event("session.expiring", one.id, one.owner, {"name": one.name, "at": verdict.at, "reason": verdict.why})
         by_why: defaultdict[str, list[str]] = defaultdict(list)
         for one, verdict in over:
             by_why[verdict.why].append(one.id)

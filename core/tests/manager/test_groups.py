@@ -65,6 +65,22 @@ async def test_the_manager_s_scheduler_is_the_one_that_options_must_fit(served: 
         served, "PATCH", "/v1/groups/default", {"scheduler_options": {"nonsense": 1}}, 400)
 
 
+async def test_what_belongs_to_a_group_goes_with_it(served_both: Any) -> None:
+    call = served_both.call
+    await make(served_both, "g")
+    await call("POST", "/v1/presets", {"name": "p", "slots": {"cpu": 1}, "group": "g"}, status=201)
+    await call("PATCH", "/v1/quotas", {"scope": "user:admin", "limits": {"sessions": 1}, "group": "g"}, status=200)
+    await served_both.agent("node")
+    await call("PATCH", "/v1/agents/node", {"group": "g"}, status=200)
+    now = served_both.context.clock()
+    booking = {"name": "b", "scope": "user:admin", "begins": now + 60, "ends": now + 120, "agents": ["node"], "group": "g"}
+    await call("POST", "/v1/reservations", booking, status=201)
+    await call("PATCH", "/v1/agents/node", {"group": "default"}, status=200)
+    await call("DELETE", "/v1/groups/g", status=204)
+    for what in ("presets", "quotas", "reservations"):
+        assert (await call("GET", f"/v1/{what}"))["items"] == [], what
+
+
 async def test_a_group_with_agents_or_sessions_stays(served: Any) -> None:
     await make(served, "g", allow=OPEN)
     await served.agent("node")

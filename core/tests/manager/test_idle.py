@@ -162,7 +162,7 @@ async def test_a_session_that_nobody_uses_is_warned_and_ended_with_the_reason(st
     assert row.expires_at == pytest.approx(begin + H, abs=1.0) and row.expires_why == "Nobody was connected to it for 1h."
     assert await told(stage, id) == []
     stage.now = begin + H - 290
-    await sweeper.judge_once()
+    assert await sweeper.judge_once() == 15.0
     await sweeper.judge_once()
     assert await told(stage, id) == ["session.expiring"], "once"
     stage.now = begin + H + 1
@@ -205,8 +205,11 @@ async def test_a_manager_that_was_away_warns_before_it_ends_anybody(stage: Any) 
     sweeper = Sweeper(stage.context)
     await sweeper.judge_once()
     assert await told(stage, id) == ["session.expiring"] and (await stage.row(id)).expires_at == stage.now + 60
+    query = select(events.c.data).where(events.c.type == "session.expiring")
+    said = (await stage.context.store.read(lambda connection: connection.execute(query))).scalar_one()
+    assert msgspec.json.decode(said)["at"] == stage.now + 60
     stage.now += 59
-    await sweeper.judge_once()
+    assert await sweeper.judge_once() == pytest.approx(1.0), "it looks again when the time is up"
     assert await told(stage, id) == ["session.expiring"]
     stage.now += 2
     await sweeper.judge_once()

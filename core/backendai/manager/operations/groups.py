@@ -19,7 +19,7 @@ from backendai.manager.operations.registry import Input, Nothing, Page, declare
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.groups import Group as Row
 from backendai.manager.store.groups import read_groups
-from backendai.manager.store.schema import DEFAULT, agent_slots, agents, group_access, groups, sessions
+from backendai.manager.store.schema import DEFAULT, agent_slots, agents, group_access, groups, quotas, sessions, shares
 from backendai.manager.store.scopes import Scope, find_scope, find_scopes, read_scopes, titles
 from backendai.manager.store.sessions import FINAL_STATES
 from backendai.model.errors import Failure
@@ -139,7 +139,7 @@ async def change(context: Context, caller: Caller, input: ChangeGroup) -> Group:
 
 
 async def remove(context: Context, caller: Caller, input: OneGroup) -> None:
-    """Remove a resource group that has neither agents nor sessions. Its quotas and bookings go with it."""
+    """Remove a resource group that has neither agents nor sessions. Its quotas, presets and reservations go with it."""
     require(caller, Verb.CHANGE, Thing("group"))
     group = await find_group(context, input.name)
     if group.id == DEFAULT:
@@ -152,7 +152,10 @@ async def remove(context: Context, caller: Caller, input: OneGroup) -> None:
             count = (await tx.connection.execute(select(func.count()).select_from(table).where(where))).scalar()
             if count:
                 raise Failure("conflict", f"The group {group.name} has {count} {what}.")
+        for table in (quotas, shares):  # what else is in it goes by itself
+            await tx.connection.execute(delete(table).where(table.c.group_id == group.id))
         await tx.connection.execute(delete(groups).where(groups.c.id == group.id))
+        tx.after(context.limits.forget)
         _follow(context, tx, "group.deleted", caller, group)
 
     await context.store.write(job)
