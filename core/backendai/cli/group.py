@@ -128,7 +128,7 @@ def _yes(word: str | None) -> bool | None:
 
 def _table(groups: list[dict[str, Any]]) -> int:
     show_table(("NAME", "SCHEDULER", "SELECTOR", "AGENTS", "RUNNING", "WAITING", "USED", "ALLOWED"), [
-        (g["name"], g["scheduler"] or "-", g["selector"] or "-", str(len(g["agents"])), str(g["running"]), str(g["waiting"]), _used(g),
+        (g["name"], *g["decided_by"], str(len(g["agents"])), str(g["running"]), str(g["waiting"]), _used(g),
          ", ".join(g["allow"])) for g in groups])
     return 0
 
@@ -145,8 +145,8 @@ def facts(group: dict[str, Any]) -> dict[str, str]:
     return {
         "name": group["name"],
         "id": group["id"],
-        "scheduler": _plugin(group["scheduler"], options["scheduler"]),
-        "selector": _plugin(group["selector"], options["selector"]),
+        "scheduler": _plugin(group["scheduler"], group["decided_by"][0], options["scheduler"]),
+        "selector": _plugin(group["selector"], group["decided_by"][1], options["selector"]),
         "allowed": ", ".join(group["allow"]) or "superadmins only",
         "takes": ", ".join(options["types"]),
         "preemption": ", ".join(word for word in ("enabled", "reclaim") if preemption[word]) or "no",
@@ -160,9 +160,9 @@ def facts(group: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _plugin(name: str, options: dict[str, Any]) -> str:
+def _plugin(name: str, decides: str, options: dict[str, Any]) -> str:
     given = " ".join(f"{option}={json.dumps(value)}" for option, value in options.items())
-    return f"{name or 'as the manager has it'} {given}".strip()
+    return f"{name or f'{decides} (as the manager has it)'} {given}".strip()
 
 
 def _rule(rule: dict[str, Any]) -> str:

@@ -49,6 +49,7 @@ class Group:
     """A resource group. scheduler, selector: names of plugins, empty for the manager's own. allow: who may use it, as it is written.
 
     options: in its idle rules *scope_id* is written out, too. waiting, running: sessions. capacity, used: of all its agents.
+    decided_by: scheduler and selector, the manager's own where it names none.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Group:
     capacity: Mapping[str, int | float]
     used: Mapping[str, int | float]
     created_at: float
+    decided_by: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)

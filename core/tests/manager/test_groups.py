@@ -33,8 +33,9 @@ async def test_a_group_is_made_changed_and_removed(served_both: Any) -> None:
     changed = await served_both.call("PATCH", "/v1/groups/gpu", {"preemption": {"enabled": True}, "allow": []}, status=200)
     assert changed["options"]["preemption"] == {"enabled": True, "reclaim": False, "least_run_s": 0.0, "grace_s": 30.0}
     assert changed["options"]["scheduler"] == {"overtake": True} and changed["allow"] == [], "what is left out stays"
-    names = [group["name"] for group in (await served_both.call("GET", "/v1/groups"))["items"]]
-    assert names == ["default", "gpu"]
+    found = {group["name"]: group["decided_by"] for group in (await served_both.call("GET", "/v1/groups"))["items"]}
+    config = served_both.context.config
+    assert found == {"default": [config.scheduler, config.selector], "gpu": ["fifo", config.selector]}
     await served_both.call("DELETE", "/v1/groups/gpu", status=204)
     assert "there are: default" in await refused(served_both, "PATCH", "/v1/groups/gpu", {}, 404)
 

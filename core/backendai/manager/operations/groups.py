@@ -185,7 +185,9 @@ async def show_groups(context: Context, caller: Caller, name: str | None = None)
         states = [tuple(row) for row in await connection.execute(counts)]
         slots = [tuple(row) for row in await connection.execute(sums)]
         nodes = [tuple(row) for row in await connection.execute(select(agents.c.group_id, agents.c.name).order_by(agents.c.name))]
-        return tuple(_show(group, scopes, states, slots, nodes) for group in rows)
+        shown = [_show(group, scopes, states, slots, nodes) for group in rows]
+        return tuple(replace(one, decided_by=(one.scheduler or context.config.scheduler, one.selector or context.config.selector))
+                     for one in shown)
 
     found = await context.store.read(job)
     if name is not None and not found:
