@@ -28,7 +28,7 @@ def run(options: Namespace) -> int:
 def show(why: dict[str, Any]) -> int:
     """Print an explanation; return the exit status of success."""
     write(why["text"])
-    if why["hold"] and not why["blockers"]:  # which say the same, and more
+    if why["hold"] and all(blocker["kind"] == "after" for blocker in why["blockers"]):  # the others say the same, and more
         write(why["hold"])
     section("What keeps it", [blocker["text"] for blocker in why["blockers"]])
     section("It would start now", [remedy["text"] for remedy in why["remedies"]])

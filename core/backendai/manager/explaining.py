@@ -20,7 +20,7 @@ from backendai.manager.sights import Sight, label_of
 from backendai.manager.store import decisions as record
 from backendai.manager.store.groups import Group
 from backendai.manager.store.owners import thing_of, visible
-from backendai.manager.store.schema import sessions
+from backendai.manager.store.schema import dependencies, sessions
 from backendai.manager.store.scopes import EVERYONE
 from backendai.manager.store.sessions import FINAL_STATES
 from backendai.manager.wording import expected_of, place_in, state_of
@@ -41,7 +41,8 @@ from backendai.spec import agentselector_v10, scheduler_v10
 if TYPE_CHECKING:
     from backendai.manager.context import Context
 
-OTHERS, OWN, TURNS = 8, 12, 200  # groups and sessions that are tried, and turns that are shown
+OTHERS, TURNS = 8, 200  # groups that are tried, and turns that are shown
+ENDS = {"afterok": "has to end with success", "afterany": "has to end", "afternotok": "has to end without success"}
 
 
 async def explain_session(context: Context, caller: Caller, row: Row[Any], again: bool = False) -> Why:
@@ -87,6 +88,7 @@ async def explain_request(context: Context, caller: Caller, request: Request, gr
         text = f"{first} would start now on {', '.join(dict.fromkeys(agents))}."
         return Why("", "", "", group.name, text, "", found.position, found.waiting, agents, expected=expected)
     text = place_in("It", found.position, found.waiting, group.name).replace("It waits", "It would wait")
+    text = f"It would wait for its time or for other sessions first. Could it go now: {text}" if later else text
     return Why("", "", "", group.name, text, found.hold, found.position, found.waiting, (), _blockers(found), _remedies(found), expected,
                partial=partial)
 
@@ -100,8 +102,10 @@ async def _waiting(context: Context, caller: Caller, row: Row[Any]) -> Why:
         return Why(row.id, row.name, row.state, group, f"{row.name} waits.", row.hold or failure.message)
     request = sight.snapshot.requests.get(row.id)
     if request is None:  # it waits for a time or for others; the brain does not see it
-        expected = Expected(row.not_before, None, "Not before that, and then as soon as there is room.") if row.not_before else None
-        return Why(row.id, row.name, row.state, group, place_in(row.name, None, 0, group), row.hold, expected=expected)
+        after = await context.store.read(lambda connection: _after(connection, caller, row.id))
+        text = "As soon as those have ended and there is room." if after else "Not before that, and then as soon as there is room."
+        expected = Expected(row.not_before, None, text) if after or row.not_before else None
+        return Why(row.id, row.name, row.state, group, place_in(row.name, None, 0, group), row.hold, blockers=after, expected=expected)
     others, own = await _surroundings(context, caller, request, sight, row.type)
     snapshot = _with_idle(sight.snapshot, own)
     found, partial = await context.prospects.work(lambda late: (
@@ -111,6 +115,16 @@ async def _waiting(context: Context, caller: Caller, row: Row[Any]) -> Why:
     agents = () if found.placed is None else _agents(snapshot, found.placed.agents)
     return Why(row.id, row.name, row.state, group, place_in(row.name, found.position, found.waiting, group), row.hold or found.hold,
                found.position, found.waiting, agents, _blockers(found), _remedies(found), expected, partial=partial)
+
+
+async def _after(connection: AsyncConnection, caller: Caller, session: str) -> tuple[Blocker, ...]:
+    """Say for whose end a session waits, by name where *caller* may see them."""
+    unmet = (dependencies.c.session_id == session) & dependencies.c.met.is_(False)
+    query = (select(dependencies.c.kind, sessions.c.name, sessions.c.state)
+             .select_from(dependencies.outerjoin(sessions, (dependencies.c.on_id == sessions.c.id) & visible(caller)))
+             .where(unmet).order_by(dependencies.c.on_id))
+    return tuple(Blocker("after", f"{row.name} {ENDS[row.kind]} first; it is {row.state}." if row.name else
+                         f"Another session, which you may not see, {ENDS[row.kind]} first.") for row in await connection.execute(query))
 
 
 async def _surroundings(context: Context, caller: Caller, request: Request, sight: Sight,

@@ -16,7 +16,8 @@ from backendai.model.views import Agent, Measure
 class Blocker:
     """One thing that keeps a session from starting, in a sentence.
 
-    kind: agents, wishes, slot, together, containers, room, quota, booking, turn or plugin. what: the slot, or what the quota limits.
+    kind: agents, wishes, slot, together, containers, room, quota, booking, turn, never, after or plugin. what: the slot, or what the
+    quota limits.
     wanted: what the session needs of it. most: the most that one agent has free, or what the quota allows. used: of the quota.
     short: on how many agents it does not suffice, of so many. What does not belong to the kind is 0.
     """

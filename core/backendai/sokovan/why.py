@@ -22,12 +22,13 @@ from backendai.spec.agentselector_v10 import AgentSelector
 from backendai.spec.scheduler_v10 import Scheduler
 
 NAMED = 3  # agents in one sentence
+NEVER = ("Needs ", "Asks for more ", "No agent is as ")  # so a hold begins that nothing but another request or another agent ends
 
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One thing that keeps a session from starting. kind: agents, wishes, slot, together, containers, room, quota, booking, turn or
-    plugin.
+    """One thing that keeps a session from starting. kind: agents, wishes, slot, together, containers, room, quota, booking, turn,
+    never or plugin.
 
     what: the slot, or what the quota limits. wanted: how much of it the session needs. most: the most that one agent has free, or
     what the quota allows. used: of the quota. short: on how many agents it does not suffice, of how many. Amounts in internal units.
@@ -81,6 +82,9 @@ def blockers(snapshot: Snapshot, plan: Plan, request: Request, trial: Trial) -> 
     """Return what keeps a session from starting after *plan*, most of all first."""
     if plan.fault is not None and not trial.late():
         return (Blocker("plugin", plan.holds.get(request.id, "")),)
+    hold = plan.holds.get(request.id, "")
+    if hold.startswith(NEVER):
+        return (Blocker("never", hold),)
     found = _quotas(snapshot, request)
     if not len(snapshot.names):
         idle = [f"{name} ({why.rstrip('.')})" for name, why in snapshot.idle]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from backendai.manager.access import Caller, Rank
 from backendai.manager.operations import explain as operations
+from backendai.manager.operations.asking import AfterInput
 from backendai.manager.operations.explain import DryRun, GetOverview, GetQueue, ListDecisions, WhySession
 from backendai.manager.store.decisions import write_decision
-from backendai.manager.store.schema import DEFAULT, PROJECT, groups, quotas, users
+from backendai.manager.store.schema import DEFAULT, PROJECT, groups, quotas, sessions, users
 from backendai.model.errors import Failure
 from backendai.model.explain import Why
 from backendai.model.session import SessionType
@@ -133,6 +134,23 @@ async def test_a_session_that_waits_for_its_time_does_not_stand_in_the_queue(sta
     assert found.expected is not None and found.expected.earliest == (await stage.row(id)).not_before
     entry = (await operations.queue(stage.context, stage.caller, GetQueue())).items[0].items[0]
     assert (entry.position, entry.earliest) == (None, (await stage.row(id)).not_before)
+
+
+async def test_a_session_that_waits_for_others_names_those_that_one_may_see(stage: Stage) -> None:
+    await stage.box("a")
+    await stage.running(name="data")
+    await stage.ask(name="train", after=(AfterInput(session="data"),))
+    await stage.look()
+    found = await why(stage, "train")
+    assert [(b.kind, b.text) for b in found.blockers] == [("after", "data has to end with success first; it is RUNNING.")]
+    assert found.expected is not None and found.expected.text == "As soon as those have ended and there is room."
+    eve = await stranger(stage)
+    await stage.context.store.write(lambda tx: tx.connection.execute(
+        sessions.update().where(sessions.c.name == "train").values(owner_id=eve.id)))
+    apart = replace(eve, projects={})
+    found = await why(stage, "train", apart)
+    assert [b.text for b in found.blockers] == ["Another session, which you may not see, has to end with success first."]
+    assert "data" not in repr(found)
 
 
 async def test_a_decision_is_made_again_and_compared(stage: Stage) -> None:

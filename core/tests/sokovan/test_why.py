@@ -97,7 +97,7 @@ def test_wishes_are_given_up_one_by_one() -> None:
 
 
 def test_a_gang_is_told_how_many_of_its_containers_have_room() -> None:
-    found = why(take(NOW, [ask(cpu=4, count=4)], [node("a"), node("b", cpu=5)]))
+    found = why(take(NOW, [ask(cpu=4, count=4)], [node("a"), node("b", used={"cpu": 3 * SCALE})]))
     assert texts(found, "containers") == ["There is room for 3 of its 4 containers now; they start together.",
                                           "with 3 containers instead of 4"]
 
@@ -126,6 +126,15 @@ def test_without_an_agent_it_says_what_is_wrong_with_those_there_are() -> None:
     assert texts(why(take(NOW, [ask()], [])), "agents") == ["No agent is connected."]
     found = why(take(NOW, [ask()], [node("a", why="It is cordoned.")]))
     assert texts(found, "agents") == ["No agent can be used: a (It is cordoned)."]
+
+
+def test_what_can_never_be_is_said_and_nothing_else_but_what_helps() -> None:
+    found = why(take(NOW, [ask(cpu=5, count=4)], [node("a"), node("b")]))
+    assert [blocker.kind for blocker in found.blockers] == ["never"] and found.blockers[0].text == found.hold
+    assert "Needs room for all of its 4 containers at once" in found.hold
+    assert texts(found, "containers") == ["with 2 containers instead of 4"]
+    assert texts(why(take(NOW, [ask(wishes=Wishes(agents=("gone",)))], [node("a")])), "never") == [
+        "No agent is as it asks for (one of gone); it waits for one that is."]
 
 
 def test_when_time_runs_out_what_was_found_is_told() -> None:
