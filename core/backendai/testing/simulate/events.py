@@ -56,8 +56,7 @@ class _World:
         for agent in scene.agents:
             self._cluster.put_agent(agent)
         self._space = Space(scene.agents)
-        self._wake = Wake(self._space)
-        self._requests = {task.request.id: task.request for task in scene.tasks}
+        self._wake = Wake(self._space, (task.request for task in scene.tasks))
         self._shares = Shares(scene.agents, options.half_life_s)
         self._ends: list[tuple[float, int, int]] = []  # when, task, which attempt
         self._leases: dict[int, Lease] = {}
@@ -141,7 +140,7 @@ class _World:
             self._wake.goes(request)
             self._waiting -= 1
             heapq.heappush(self._ends, (now + task.duration_s, i, self.record.started(i, now)))
-        self._wake.planned(plan, self._requests)
+        self._wake.planned(plan)
         for victim in plan.evictions:
             self._evict(self._index[victim.victim], now)
         for session, agents in plan.claims.items():

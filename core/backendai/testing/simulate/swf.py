@@ -90,6 +90,8 @@ def machine(head: Mapping[str, str]) -> tuple[tuple[Kind, ...], tuple[str, ...]]
         why = "does not say on how many nodes" if count is None else f"says they are on {count} nodes, which does not divide"
         return (Kind(1, {UNIT: processors * SCALE}, "machine"),), (
             f"The head names {processors:,} processors and {why}: they are taken as one node; --nodes says otherwise.",)
+    if count == processors:  # which is the same, as a job takes them whole, and much quicker
+        return (Kind(1, {UNIT: processors * SCALE}, "machine"),), (f"The {count:,} nodes of one processor are taken as one of {count:,}.",)
     return (Kind(count, {UNIT: processors // count * SCALE}),), ()
 
 

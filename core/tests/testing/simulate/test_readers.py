@@ -94,6 +94,11 @@ def test_swf_with_few_columns_and_no_number_of_nodes() -> None:
     assert "taken as one node" in trace.notes[0]
 
 
+def test_swf_s_nodes_of_one_processor_are_one_machine() -> None:
+    trace = read_swf("t.swf", "; MaxProcs: 8\n; MaxNodes: 8\n1 0 -1 5 2\n")
+    assert [(kind.count, kind.slots) for kind in trace.nodes] == [(1, {"cpu": 8000})]
+
+
 def test_lines_take_jobs_and_sessions() -> None:
     trace = read_lines("t.jsonl", LINES)
     assert [(job.id, job.user, job.submitted_at, job.duration_s, job.kernels) for job in trace.jobs] == [
