@@ -9,9 +9,9 @@ from backendai.testing.simulate.events import simulate
 from backendai.testing.simulate.nodes import nodes_from
 from backendai.testing.simulate.read import read_trace
 from backendai.testing.simulate.scene import Choice, set_up
-from tests.bench.traces import find
 
 from core.tests.testing.simulate.plans import Easy, First
+from tests.bench.traces import find
 
 
 def real(name: str) -> Path:
