@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai.manager.access import Caller
+from backendai.manager.operations.terms import kernels_of
 from backendai.manager.prospects import Prospect
 from backendai.manager.store.owners import visible
 from backendai.manager.store.schema import agents, kernels, sessions
@@ -55,7 +57,7 @@ def _entry(row: Row[Any], prospect: Prospect | None) -> Entry:
     known = Forecast(row.not_before, None)
     ahead = known if prospect is None else prospect.forecasts.get(row.id, known)
     return Entry(None if prospect is None else prospect.positions.get(row.id), row.id, row.name, row.owner, row.project, row.priority,
-                 plain_slots(read_spec(row).slots), row.created_at, row.hold, ahead.earliest, ahead.latest)
+                 plain_slots(slots_of(row)), row.created_at, row.hold, ahead.earliest, ahead.latest)
 
 
 async def busy_of(context: Context, caller: Caller, groups: Mapping[str, str], limit: int) -> tuple[tuple[Busy, ...], int]:
@@ -80,8 +82,16 @@ async def busy_of(context: Context, caller: Caller, groups: Mapping[str, str], l
 def _busy(context: Context, row: Row[Any], containers: Sequence[Row[Any]], group: str) -> Busy:
     measured = [usage for one in containers if (usage := context.live.usage.get(one.id)) is not None]
     names = tuple(dict.fromkeys(one.name for one in containers if one.name))
-    slots = {name: amount * max(1, len(containers)) for name, amount in read_spec(row).slots.items()}
-    return Busy(row.id, row.name, row.owner, group, row.state, names, plain_slots(slots), row.started_at or row.state_since, add(measured))
+    since = row.started_at or row.state_since
+    return Busy(row.id, row.name, row.owner, group, row.state, names, plain_slots(slots_of(row)), since, add(measured))
+
+
+def slots_of(row: Row[Any]) -> dict[str, int]:
+    """Return what all containers of a session, of ``sessions``, need together."""
+    total: Counter[str] = Counter()
+    for slots in kernels_of(read_spec(row)):
+        total.update(slots)
+    return dict(total)
 
 
 def add(measured: Sequence[Usage]) -> Measure | None:

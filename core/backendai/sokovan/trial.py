@@ -78,6 +78,8 @@ class Trial:
         moment = cluster.freeze(self.snapshot.view.now)
         if request is not None:
             cluster.leave(request.id)
+            if self.snapshot.requests.get(request.id, request).claim:
+                moment = replace(moment, memory=None)  # what was kept for it is free now, and no plan before could know
             if (known := self.snapshot.requests.get(request.id)) is not None:
                 cluster.wait(known)
         for lease in gone:

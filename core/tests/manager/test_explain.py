@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from backendai.manager.access import Caller, Rank
 from backendai.manager.operations import explain as operations
-from backendai.manager.operations.asking import AfterInput
+from backendai.manager.operations.asking import AfterInput, PartInput
 from backendai.manager.operations.explain import DryRun, GetOverview, GetQueue, ListDecisions, WhySession
 from backendai.manager.store.decisions import write_decision
 from backendai.manager.store.schema import DEFAULT, PROJECT, groups, quotas, sessions, users
@@ -300,6 +300,11 @@ async def test_the_overview_shows_groups_agents_sessions_with_their_use_and_queu
     assert view.groups[0].used["cpu"] == 3 and [agent.id for agent in view.agents] == [box.id]
     assert [(one.name, one.agents, one.slots["cpu"], one.usage and one.usage.cpu_s) for one in view.busy] == [("busy", ("a",), 3, 5.0)]
     assert [entry.session for entry in view.queues[0].items] == [waits]
+    gang = await stage.ask(cpu=1, cluster=(PartInput(role="main"), PartInput(role="sub", count=3, slots={"cpu": 0.5, "mem": "1g"})), name="gang")
+    await stage.look()
+    stage.now += 3
+    found = (await operations.queue(stage.context, stage.caller, GetQueue(session=gang))).items[0].items[0]
+    assert found.slots["cpu"] == 1 + 3 * 0.5, "of all its containers"
     for limit in (0, 1001):
         with pytest.raises(Failure):
             await operations.overview(stage.context, stage.caller, GetOverview(limit=limit))
