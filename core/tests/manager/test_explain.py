@@ -300,7 +300,8 @@ async def test_the_overview_shows_groups_agents_sessions_with_their_use_and_queu
     assert view.groups[0].used["cpu"] == 3 and [agent.id for agent in view.agents] == [box.id]
     assert [(one.name, one.agents, one.slots["cpu"], one.usage and one.usage.cpu_s) for one in view.busy] == [("busy", ("a",), 3, 5.0)]
     assert [entry.session for entry in view.queues[0].items] == [waits]
-    gang = await stage.ask(cpu=1, cluster=(PartInput(role="main"), PartInput(role="sub", count=3, slots={"cpu": 0.5, "mem": "1g"})), name="gang")
+    parts = PartInput(role="main"), PartInput(role="sub", count=3, slots={"cpu": 0.5, "mem": "1g"})
+    gang = await stage.ask(cpu=1, cluster=parts, name="gang")
     await stage.look()
     stage.now += 3
     found = (await operations.queue(stage.context, stage.caller, GetQueue(session=gang))).items[0].items[0]
