@@ -14,6 +14,7 @@ from backendai.model.slots import SCALE, SlotKind, Slots, kind_of
 from backendai.model.units import format_seconds
 from backendai.wire.link import Usage
 
+MOST_SAMPLES = 400  # in one window, about; more would not move a deadline by a hundredth of it
 NOTICE_S = 60.0  # a session is never ended by a rule sooner than this after that was announced, if its rule warns at all
 
 
@@ -160,6 +161,8 @@ class Window:
         if last is not None and last.cpu_s is not None:
             total = max(last.cpu_s, total or 0.0)  # a kernel that has gone takes nothing back
         held = 0.0 if last is None else last.memory_s + (now - last.at) * (last.memory or 0)
+        if len(self.samples) > 1 and self.samples[-1].at - self.samples[-2].at < longest_s / MOST_SAMPLES:
+            self.samples.pop()  # counts grow, so nothing is lost but how they did within a step
         self.samples.append(Sample(now, total, held, sum(memory) if memory else None, self._busy(now, known)))
         while len(self.samples) > 2 and self.samples[1].at <= now - longest_s:
             self.samples.pop(0)

@@ -111,6 +111,10 @@ def test_a_window_keeps_what_the_longest_rule_needs() -> None:
         window.add(n * 60.0, [Usage(at=0.0, cpu_s=n * 1.0, memory=100), None], H)
     assert window.samples[0].at == 199 * 60 - H and len(window.samples) == 61
     assert window.samples[-1].cpu_s == 199 and window.samples[-1].memory_s == 199 * 60 * 100
+    long = Window()
+    for n in range(5000):
+        long.add(n * 15.0, [Usage(at=0.0, cpu_s=n * 3.0, memory=7)], 50_000.0)
+    assert len(long.samples) < 450 and long.samples[-1] == Sample(4999 * 15.0, 4999 * 3.0, 4999 * 15 * 7, 7), "thinned, and as exact"
     window.add(200 * 60.0, [], H)
     assert window.samples[-1].cpu_s == 199, "a kernel that has gone takes nothing back"
 

@@ -21,6 +21,7 @@ from backendai.plugin.host import State
 from backendai.wire.frames import Verb as Ask
 
 ASK_S = 20.0
+AT_ONCE = 64  # agents that are asked together: each answer is a stream of its own
 SILENCE_S = 60.0  # as /readyz has it
 TOLD_ANEW, COUNTED = "--mend has the agent", ("--mend makes", "--mend counts")
 
@@ -37,7 +38,8 @@ async def examine(context: Context, caller: Caller, input: Examine) -> Diagnosis
     now = context.clock()
     before = await context.store.read(lambda connection: read_books(connection, now))
     links = {id: link.name for id, link in context.live.links.items()}
-    answers = dict(zip(links, await asyncio.gather(*(_ask(context, id) for id in links)), strict=True))
+    few = asyncio.Semaphore(AT_ONCE)
+    answers = dict(zip(links, await asyncio.gather(*(_ask(context, id, few) for id in links)), strict=True))
     after = await context.store.read(lambda connection: read_books(connection, now))
     silent = {links[id]: answer.message for id, answer in answers.items() if isinstance(answer, Failure)}
     told = {id: answer for id, answer in answers.items() if not isinstance(answer, Failure)}
@@ -86,9 +88,10 @@ def _mended(finding: Finding) -> Finding:
     return finding
 
 
-async def _ask(context: Context, agent: str) -> Mapping[str, Any] | Failure:
+async def _ask(context: Context, agent: str, few: asyncio.Semaphore) -> Mapping[str, Any] | Failure:
     try:
-        return await context.live.ask(agent, Ask.STATE, {}, ASK_S)
+        async with few:
+            return await context.live.ask(agent, Ask.STATE, {}, ASK_S)
     except Failure as failure:
         return failure
 

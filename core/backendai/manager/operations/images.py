@@ -19,6 +19,7 @@ from backendai.wire import frames
 
 ASK_S = 15.0
 FIRST_S, LEARN_S = 60.0, 600.0  # when agents are asked by ourselves, after the start and from then on
+AT_ONCE = 32  # agents that are then asked together: each answer is a stream of its own
 REMOVE_S = 60.0
 
 
@@ -38,20 +39,21 @@ class Removed(msgspec.Struct, frozen=True):
 async def list_(context: Context, caller: Caller, input: Nothing) -> Images:
     """List the images of every connected agent."""
     require(caller, Verb.READ, Thing("image"))
-    return await read_all(context)
+    return await _read(context, [agent for agent in await find_agents(context) if agent.connected])
 
 
 async def learn_for_ever(context: Context) -> None:
     """Ask what agents have now and then, so that what an image's labels demand is known when somebody asks for it."""
     await asyncio.sleep(FIRST_S)
     while True:
-        await read_all(context)
+        there = [agent for agent in await find_agents(context) if agent.connected]
+        for at in range(0, len(there), AT_ONCE):
+            await _read(context, there[at:at + AT_ONCE])
         await asyncio.sleep(LEARN_S)
 
 
-async def read_all(context: Context) -> Images:
-    """Ask every connected agent for its images, and remember their labels."""
-    there = [agent for agent in await find_agents(context) if agent.connected]
+async def _read(context: Context, there: Sequence[Agent]) -> Images:
+    """Ask these agents for their images, and remember the labels."""
     answers = await _ask_all(context, there, frames.Verb.IMAGES, {}, ASK_S)
     rows = []
     for agent in there:
