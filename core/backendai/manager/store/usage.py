@@ -25,14 +25,15 @@ from backendai.spec.scheduler_v10 import Account
 
 DAY_S = 86400.0
 PART = 1000  # kernels in one transaction, so that nobody else waits long for the database
-_UNCOUNTED = text("(holds AND counted_at IS NULL) OR (NOT holds AND counted_at IS NOT NULL)")  # the words of the partial index
+_UNCOUNTED = text("((holds AND counted_at IS NULL) OR (NOT holds AND counted_at IS NOT NULL))")  # the words of the partial index
 _ROWS: Select[Any] = select(
     kernels.c.id, kernels.c.role, kernels.c.idx, kernels.c.holds, kernels.c.counted_at, kernels.c.slots, sessions.c.owner_id,
     sessions.c.project_id, sessions.c.domain_id, sessions.c.group_id,
 ).select_from(kernels.join(sessions, kernels.c.session_id == sessions.c.id))
-_BEGAN_OR_ENDED = _ROWS.where(kernels.c.id.in_(select(kernels.c.id).where(_UNCOUNTED)))
+_ENDED = _ROWS.where(kernels.c.id.in_(select(kernels.c.id).where(_UNCOUNTED, kernels.c.holds.is_(False))))
+_BEGIN = update(kernels).where(_UNCOUNTED, kernels.c.holds.is_(True)).values(counted_at=bindparam("until"))
+_SETTLE = update(kernels).where(_UNCOUNTED, kernels.c.holds.is_(False)).values(counted_at=None)
 _GOES_ON = _ROWS.where(kernels.c.holds.is_(True))
-_COUNTED = update(kernels).where(kernels.c.id == bindparam("of")).values(counted_at=bindparam("until"))
 _TOTALS = (select(agents.c.group_id, agent_slots.c.slot, func.sum(agent_slots.c.capacity))
            .select_from(agent_slots.join(agents, agent_slots.c.agent_id == agents.c.id)).group_by(agents.c.group_id, agent_slots.c.slot))
 _KEY = ("day", "group_id", "project_id", "user_id", "slot")
@@ -62,10 +63,10 @@ class Base:
 
 async def count(connection: AsyncConnection, now: float) -> None:
     """Begin to count kernels that have come to hold, and settle those that hold no more. Call it where that is written."""
-    rows = (await connection.execute(_BEGAN_OR_ENDED)).all()
-    if rows:
-        await _book(connection, [_piece(row, now) for row in rows if not row.holds], now)
-        await connection.execute(_COUNTED, [{"of": row.id, "until": now if row.holds else None} for row in rows])
+    await connection.execute(_BEGIN, {"until": now})
+    if rows := (await connection.execute(_ENDED)).all():
+        await _book(connection, [_piece(row, now) for row in rows], now)
+        await connection.execute(_SETTLE)
 
 
 async def begin_tick(connection: AsyncConnection, now: float) -> None:
