@@ -59,7 +59,7 @@ def set_up(trace: Trace, kinds: Sequence[Kind], choice: Choice | None = None) ->
     """Choose jobs, split them over the nodes, and leave out with a note those that the nodes could never hold."""
     choice = choice or Choice()
     agents = tuple(_agents(kinds))
-    unit = trace.unit if any(agent.capacity.get(trace.unit) for agent in agents) else "cpu"
+    unit = trace.unit
     capacity = sum(agent.capacity.get(unit, 0) for agent in agents)
     if not capacity:
         raise Failure("invalid-request", f"The trace asks for {trace.unit}, of which the nodes have none; give them some, such as "

@@ -131,7 +131,7 @@ def test_models_that_a_job_may_run_on() -> None:
 def test_nodes_without_what_the_trace_is_about_are_refused() -> None:
     trace = Trace("t", (Job("a", "u", 0, 1, ({"cuda.device": 1000},)),), "cuda.device")
     with pytest.raises(Failure, match=r"asks for cuda\.device, of which the nodes have none"):
-        set_up(trace, [Kind(1, {"mem": 1})])
+        set_up(trace, [Kind(1, {"cpu": 4000, "mem": 1})])
 
 
 def test_policies_are_written_in_a_word() -> None:
