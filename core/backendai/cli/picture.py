@@ -106,7 +106,8 @@ def _agents(overview: Overview, paint: _Paint) -> Part:
         how = "draining" if agent["draining"] else "cordoned" if agent["cordoned"] else state(agent)
         rows.append((plain(agent["name"]), plain(agent["group"]), paint.of(GREEN if how == "healthy" else RED, how), str(agent["kernels"]),
                      _slots(agent["capacity"], agent["used"], paint) + (f"  {plain(agent['why'])}" if agent["why"] else "")))
-    return Part(("AGENT", "GROUP", "STATE", "RUN", "IN USE"), tuple(rows))
+    left = sum(group["agents"] for group in overview["groups"]) - len(rows)
+    return Part(("AGENT", "GROUP", "STATE", "RUN", "IN USE"), (*rows, *(((f"({left} more)",),) if left > 0 else ())))
 
 
 def _busy(overview: Overview, before: Overview | None) -> Part:

@@ -31,7 +31,8 @@ FOOT = "q quits"
 def arguments(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--once", action="store_true", help="print it once, and end")
-    parser.add_argument("-n", "--number", type=int, metavar="N", help="at most so many sessions that run, and that wait in each group")
+    parser.add_argument("-n", "--number", type=int, metavar="N",
+                        help="at most so many agents, sessions that run, and sessions that wait in each group")
 
 
 def run(options: Namespace) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FRESH_S = 2.0  # how old an answer may be
+REST = 10.0  # or so many times as old as it took to work out, so that whoever watches costs a tenth of a core at most
 SHARE = 4.0  # for whoever is not in it: so many times as old as it took to work out
 HABITS_S = 60.0  # how old what is known of habits may be
 WORK_S = 2.0  # that one question may take
@@ -58,10 +59,11 @@ class Prospect:
 
     def is_fresh(self, now: float, ids: Collection[str]) -> bool:
         """Tell whether it is still good *now* for a question about *ids*."""
-        if not 0 <= now - self.sight.snapshot.view.now < FRESH_S:
+        cost = self.done - self.began
+        if not 0 <= now - self.sight.snapshot.view.now < max(FRESH_S, REST * cost):
             return False
         there = all(id in self.sight.snapshot.requests for id in ids)
-        return there or time.monotonic() - self.done < SHARE * (self.done - self.began)
+        return there or time.monotonic() - self.done < SHARE * cost
 
 
 class Prospects:

@@ -192,7 +192,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How everything stands at one moment, as far as you may see it. hidden: sessions that you may not see."""
+    """How everything stands at one moment, as far as you may see it. agents: those that take no sessions first.
+
+    hidden: sessions that hold something, and that you may not see.
+    """
 
     at: float
     groups: tuple[Line, ...]

@@ -76,6 +76,10 @@ def test_what_does_not_fit_is_counted() -> None:
     assert any(re.fullmatch(r"\.\.\. \d+ more", line) for line in lines)
 
 
+def test_agents_that_were_left_out_are_counted() -> None:
+    assert "(1 more)" in draw(overview(agents=[agent("a")])) and "more" not in "\n".join(draw(overview()))
+
+
 def test_lines_are_shared_fairly() -> None:
     assert share([2, 50, 50], 20) == [2, 9, 9]
     assert share([1, 1], 50) == [1, 1] and share([], 5) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,7 +119,10 @@ async def find_agents(context: Context, id_or_name: str | None = None) -> tuple[
                 {row.agent_id: row.count for row in await connection.execute(held)})  # type: ignore[misc]  # a label named as a method
 
     rows, slots, counts = await context.store.read(job)
-    return tuple(_to_agent(row, [s for s in slots if s.agent_id == row.id], counts.get(row.id, 0)) for row in rows)
+    lent: defaultdict[str, list[Row[Any]]] = defaultdict(list)
+    for slot in slots:
+        lent[slot.agent_id].append(slot)
+    return tuple(_to_agent(row, lent[row.id], counts.get(row.id, 0)) for row in rows)
 
 
 def _to_agent(row: Row[Any], slots: Sequence[Row[Any]], held: int) -> Agent:

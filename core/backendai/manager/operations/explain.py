@@ -55,7 +55,7 @@ class ListDecisions(Input, frozen=True):
 
 
 class GetOverview(Input, frozen=True):
-    """limit: sessions that run, and sessions that wait in each group, at most 1000."""
+    """limit: agents, sessions that run, and sessions that wait in each group, at most 1000."""
 
     limit: int = SHOWN
 
@@ -113,7 +113,8 @@ async def overview(context: Context, caller: Caller, input: GetOverview) -> Over
     busy, hidden = await busy_of(context, caller, {group.id: group.name for group in groups}, input.limit)
     queues = tuple([await queue_of(context, caller, group.id, group.name, input.limit) for group in groups])
     lines = tuple(_line(context, group, nodes) for group in groups)
-    return Overview(context.clock(), lines, tuple(nodes), busy, queues, hidden)
+    nodes.sort(key=lambda agent: (agent.healthy and not agent.cordoned, agent.name))
+    return Overview(context.clock(), lines, tuple(nodes[: input.limit]), busy, queues, hidden)
 
 
 def _line(context: Context, group: Group, nodes: list[Agent]) -> Line:
