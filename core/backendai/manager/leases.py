@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from backendai.manager.held import Held, Kernel
 from backendai.manager.store.held import Change
@@ -20,6 +20,7 @@ class Leases:
         self.counts: Counter[str] = Counter()  # containers by agent
         self.used: defaultdict[str, Counter[str]] = defaultdict(Counter)  # amounts by agent and slot
         self.arrays: Counter[str] = Counter()  # sessions by array
+        self.booked: dict[str, float] = {}  # when reservations end, by id
         self.nets: dict[str, str] = {}  # plans of networks between nodes, by session, as text
 
     def load(self, held: Iterable[Held]) -> None:
@@ -46,7 +47,7 @@ class Leases:
                 self._add(after)
 
     def _add(self, held: Held) -> None:
-        self.by_session[held.id] = lease_of(held)
+        self.by_session[held.id] = lease_of(held, self.booked)
         self.arrays[held.array_id or ""] += 1
         if held.net:
             self.nets[held.id] = held.net
@@ -61,10 +62,12 @@ class Leases:
             self.used[agent][name] += sign * amount
 
 
-def lease_of(held: Held) -> Lease:
-    """Return what a session holds, as the brain sees it."""
+def lease_of(held: Held, booked: Mapping[str, float]) -> Lease:
+    """Return what a session holds, as the brain sees it. booked: when reservations end."""
     limit = held.asked.time_limit_s
     ends_by = None if limit is None or held.started_at is None else held.started_at + limit
+    if (over := booked.get(held.asked.booking or "")) is not None:
+        ends_by = over if ends_by is None else min(ends_by, over)
     holding = tuple(held.holding)
     spec = held.asked
     return Lease(

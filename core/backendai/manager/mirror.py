@@ -71,6 +71,7 @@ class Mirror:
         self._leases = leases
         self.sides: dict[str, Side] = {}
         self.nodes: dict[str, Node] = {}
+        self.draining: set[str] = set()  # agents
         self._unmet: dict[str, int] = {}  # dependencies that are not met, by session
         self._groups: dict[str, str] = {}  # of sessions that wait
         self._lines: tuple[Line, ...] = ()
@@ -85,6 +86,7 @@ class Mirror:
         """Begin anew."""
         self.sides.clear()
         self.nodes.clear()
+        self.draining.clear()
         self._unmet.clear()
         self._groups.clear()
 
@@ -124,11 +126,12 @@ class Mirror:
             self._put(node)
         for one in held:
             if (found := self.sides.get(one.group_id)) is not None:
-                found.cluster.hold(lease_of(one), counted=True)
+                found.cluster.hold(lease_of(one, self._leases.booked), counted=True)
 
     def put_nodes(self, nodes: Iterable[Node]) -> None:
         """Take in agents as they are now."""
         for node in nodes:
+            (self.draining.add if node.draining else self.draining.discard)(node.agent.id)
             before = self.nodes.get(node.agent.id)
             if before == node:
                 continue
@@ -142,6 +145,7 @@ class Mirror:
     def drop_nodes(self, ids: Iterable[str]) -> None:
         """Forget agents that are no more."""
         for id in ids:
+            self.draining.discard(id)
             if (node := self.nodes.pop(id, None)) is not None:
                 self._drop(node)
 
@@ -229,10 +233,11 @@ class Mirror:
         arrays = [Quota("array", id, SESSIONS, most, self._leases.arrays[id]) for id, most in side.arrays.items()]
         side.cluster.set_quotas([*tightest.values(), *arrays])
 
-    def set_bookings(self, bookings: Mapping[str, Sequence[Booking]]) -> None:
+    def set_bookings(self, bookings: Mapping[str, Sequence[Booking]], now: float) -> None:
         """Take in the advance reservations, by group."""
+        self._leases.booked = {booking.id: booking.ends for some in bookings.values() for booking in some}
         for id, side in self.sides.items():
-            side.cluster.set_bookings(bookings.get(id, ()))
+            side.cluster.set_bookings([booking for booking in bookings.get(id, ()) if booking.ends > now])
 
     def set_accounts(self, accounts: Mapping[str, Mapping[str, Account]]) -> None:
         """Take in weights and past usage, by group."""
@@ -261,7 +266,7 @@ class Mirror:
 
     def _hold(self, side: Side, before: Held, after: Held) -> None:
         if after.holds:
-            side.cluster.hold(lease_of(after))
+            side.cluster.hold(lease_of(after, self._leases.booked))
         else:
             side.cluster.release(after.id)
         for kernel in (*before.holding, *after.holding):

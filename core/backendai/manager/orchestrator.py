@@ -21,7 +21,7 @@ from backendai.manager.store.dependencies import count_unmet
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.held import BY_SESSION, find, find_holding, write
 from backendai.manager.store.nodes import absent_at_start
-from backendai.manager.store.placement import Moment, Node, look, read_nodes, settle_ledger
+from backendai.manager.store.placement import Moment, Node, look, read_nodes, settle_ledger, wish_stop
 from backendai.manager.store.quotas import read_quotas, settle_quotas
 from backendai.manager.store.schema import kernels
 from backendai.manager.store.usage import accounts
@@ -165,8 +165,10 @@ class Orchestrator:
             await self._settler.commit(lambda tx: self._settle(tx, sorted(due)))
         if mirror.has_quotas and not (resync or news.everything):
             mirror.set_quotas(await context.store.read(read_quotas))
-        await self._lose(now)
-        await self._empty()
+        if resync or news.everything or news.agents:
+            await self._lose(now)
+            await self._empty()
+            await self._close(now)
         for id in news.groups & mirror.sides.keys():
             mirror.sides[id].bell.set()
 
@@ -178,7 +180,7 @@ class Orchestrator:
         mirror.drop_nodes(mirror.nodes.keys() - {node.agent.id for node in moment.nodes})
         mirror.put_nodes(moment.nodes)
         mirror.set_quotas(moment.lines)
-        mirror.set_bookings(moment.bookings)
+        mirror.set_bookings(moment.bookings, now)
         mirror.set_accounts(await context.store.read(lambda connection: accounts(connection, now)))
         for side in mirror.sides.values():
             side.bell.set()
@@ -234,12 +236,24 @@ class Orchestrator:
 
     async def _empty(self) -> None:
         """Have sessions that may be moved leave agents that are being drained."""
-        draining = {id for id, node in self._mirror.nodes.items() if node.draining}
+        draining = self._mirror.draining
         if not draining:
             return
         movable = [lease.id for lease in self._settler.leases.by_session.values() if lease.preemptible and draining & {*lease.agents}]
         if movable:
             await self._settler.commit(lambda tx: self._move_away(tx, movable))
+
+    async def _close(self, now: float) -> None:
+        """End what runs in a reservation that is over."""
+        booked = self._settler.leases.booked
+        if not booked:
+            return
+        late = [lease.id for lease in self._settler.leases.by_session.values() if booked.get(lease.booking, now + 1.0) <= now]
+        if late:
+            await self._context.store.write(lambda tx: wish_stop(tx, late, "Its reservation is over."))
+            await self._settler.commit(lambda tx: self._settle(tx, late))
+        if coming := [ends for ends in booked.values() if ends > now]:
+            self._wait_at_most(min(coming) - now)
 
     async def _move_away(self, tx: Tx, ids: Sequence[str]) -> Decided:
         now, changes = self._context.clock(), []

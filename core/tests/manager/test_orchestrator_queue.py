@@ -9,7 +9,7 @@ import pytest
 from backendai.manager.operations import sessions as operations
 from backendai.manager.operations.asking import AfterInput, PartInput, RetryInput, WishesInput
 from backendai.manager.store.placement import wish_stop
-from backendai.manager.store.schema import agents, groups, kernels, quotas
+from backendai.manager.store.schema import agents, bookings, groups, kernels, quotas
 from backendai.model.group import GroupOptions, Preemption
 from backendai.model.session import After, Evicted, SessionType
 from backendai.wire.link import KernelState as K
@@ -276,3 +276,20 @@ async def test_groups_are_planned_apart(stage: Stage) -> None:
     await stage.look()
     assert (await stage.state(here), await stage.state(there)) == ("PENDING", "SCHEDULED")
     assert (await stage.row(there)).agent_id == box.id and (await stage.row(here)).hold == "No agent is connected."
+
+
+async def test_what_runs_in_a_reservation_ends_with_it(stage: Stage) -> None:
+    box = await stage.box("box")
+    row = {"id": "b", "name": "mine", "group_id": "default", "scope_id": stage.caller.id, "made_by": stage.caller.id, "created_at": 0.0,
+           "agents": msgspec.json.encode({box.id: {"cpu": 4000, "mem": 16 << 30}}).decode(), "begins": stage.now - 1.0,
+           "ends": stage.now + 500.0}
+    await stage.context.store.write(lambda tx: tx.connection.execute(insert(bookings), [row]))
+    id, stranger = await stage.ask(cpu=4, reservation="mine", time_limit_s=499.0), await stage.ask(cpu=1)
+    await stage.look()
+    assert (await stage.state(id), await stage.state(stranger)) == ("SCHEDULED", "PENDING")
+    await stage.see(id, K.RUNNING)
+    await stage.later(395.0)
+    assert await stage.state(id) == "RUNNING"
+    await stage.later(110.0)
+    row = await stage.see(id, K.GONE, exit_code=143, why="stopped")
+    assert (row.state, row.reason) == ("TERMINATED", "Its reservation is over.")

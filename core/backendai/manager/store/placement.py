@@ -19,6 +19,7 @@ from backendai.model.session import SessionState
 from backendai.sokovan.snapshot import Agent, Booking
 
 S = SessionState
+OVER_S = 7 * 86400.0  # how long a reservation that is over is still looked at, should something run on in it
 _labels_decoder = msgspec.json.Decoder(dict[str, str])
 _booked_decoder = msgspec.json.Decoder(dict[str, dict[str, int]])
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
@@ -87,7 +88,7 @@ async def look(connection: AsyncConnection, now: float, patience_s: float) -> Mo
     waiting = (await connection.execute(_PENDING)).scalars().all()
     soonest: float | None = (await connection.execute(_NEAREST)).scalar()
     booked: dict[str, list[Booking]] = {}
-    for row in await connection.execute(_BOOKINGS, {"now": now}):
+    for row in await connection.execute(_BOOKINGS, {"now": now - OVER_S}):
         booked.setdefault(row.group_id, []).append(
             Booking(row.id, row.name, row.scope_id, _booked_decoder.decode(row.agents), row.begins, row.ends))
     return Moment(tuple(waiting), tuple(due), await read_nodes(connection), soonest, await read_quotas(connection), booked)
