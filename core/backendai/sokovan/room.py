@@ -259,7 +259,7 @@ class Room:
         for row, want, devices in ground.taken:
             parts.setdefault((row, want), []).append(devices)
             any_parts |= bool(devices)
-        return Found(tuple(rows), tuple(parts[row, want].pop() for row, want in zip(rows, wants, strict=True)) if any_parts else ())
+        return Found(tuple(rows), tuple(parts[row, want].pop(0) for row, want in zip(rows, wants, strict=True)) if any_parts else ())
 
     def _claimed(self, waiting: Waiting, request: Request, window: int, until: float) -> Found | None:
         """Try the agents that are kept for it, each kernel on its own."""

@@ -57,6 +57,7 @@ class Model:
                 assert table[row].tolist()[:len(names)] == left and set(table[row].tolist()[len(names):]) <= {-1}
         assert [w.id for w in snapshot.view.waiting] == [
             r.id for r in sorted(self.waiting.values(), key=lambda r: (r.submitted_at, r.id))]
+        assert set(snapshot.waiting) == set(snapshot.requests) == set(self.waiting)
         assert [h.id for h in snapshot.view.holding] == sorted(self.leases)
         assert {w.id: w.kernels for w in snapshot.view.waiting} == {
             r.id: tuple(tuple(k.get(s, 0) for s in slots) for k in r.kernels) for r in self.waiting.values()}

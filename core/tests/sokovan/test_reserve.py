@@ -14,7 +14,7 @@ from backendai.sokovan.snapshot import Agent, Booking, Lease, Request
 from backendai_agentselector.concentrated import Concentrated
 from backendai_scheduler.backfill import Backfill
 
-from core.tests.sokovan.worlds import NOW, World, check, make_world, plugins
+from core.tests.sokovan.worlds import GPU, NOW, World, check, make_world, plugins
 
 SEEDS = 250
 BACKFILL: Any = Backfill()
@@ -167,6 +167,28 @@ def test_a_claim_on_an_agent_that_left_is_given_up() -> None:
     assert {p.session for p in plan.placements} == {"head"}
     cluster = cluster_of(box("c", 2), ask("head", 6, claim=("gone",)))
     assert make_plan(cluster.freeze(NOW), BACKFILL, SELECTOR).claims == {}
+
+
+def test_what_was_just_placed_is_there_at_later_moments() -> None:
+    cluster = cluster_of(box("a", 8), box("c", 9), holds("victim", 9, "c", None), ask("claimant", 9, claim=("c",), priority=9),
+                         holds("h", 4, "a", NOW + 50), ask("new", 2, priority=8), ask("head", 6), ask("long", 2, at=1.0))
+    plan = make_plan(cluster.freeze(NOW), BACKFILL, SELECTOR)
+    assert {p.session for p in plan.placements} == {"new"}
+    assert plan.starts == {"head": NOW + 50}, "beside the new one, but not beside the long one"
+
+
+def test_of_an_agent_with_a_claim_on_devices_no_part_is_taken_before_it_is_clear_which() -> None:
+    cluster = Cluster()
+    cluster.put_agent(Agent("a", "a", {GPU: 3 * SCALE}, {}, devices={GPU: {"g0": SCALE, "g1": SCALE, "g2": SCALE}}))
+    for n in range(3):
+        cluster.hold(Lease(f"x{n}", "u", "p", "d", 1, 0.0, ({GPU: 600},), ("a",), units=({GPU: {f"g{n}": 600}},)))
+    cluster.wait(Request("head", "u", "p", "d", 1, 0.0, ({GPU: SCALE},), claim=("a",)))
+    cluster.wait(Request("thief", "u", "p", "d", 1, 1.0, ({GPU: 200},)))
+    plan = make_plan(cluster.freeze(NOW), BACKFILL, SELECTOR)
+    assert not plan.placements and plan.claims == {"head": ("a",)}
+    cluster.release("x0")
+    plan = make_plan(cluster.freeze(NOW), BACKFILL, SELECTOR)
+    assert [(p.session, p.units) for p in plan.placements] == [("head", ({GPU: {"g0": SCALE}},)), ("thief", ({GPU: {"g1": 200}},))]
 
 
 def test_worlds_in_which_limits_are_true_keep_the_rules() -> None:
