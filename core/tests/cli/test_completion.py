@@ -53,6 +53,11 @@ def complete(bai: Bai, monkeypatch: pytest.MonkeyPatch) -> Complete:
     ("bai project add x y --role ", {"admin", "member", "viewer"}, {"user"}),
     ("bai domain ", {"ls", "create", "show", "set", "rm"}, {"add"}),
     ("bai serve manager --sch", {"--scheduler"}, set()),
+    ("bai group ", {"ls", "create", "set", "rm", "show"}, set()),
+    ("bai agent dr", {"drain"}, {"cordon"}),
+    ("bai quota set user:x cpu=1 --g", {"--group"}, set()),
+    ("bai reservation create x --f", {"--for", "--from"}, {"--until"}),
+    ("bai group set default --preempt ", {"yes", "no"}, set()),
 ])
 def test_bash_completes(complete: Complete, line: str, offered: set[str], not_offered: set[str]) -> None:
     found = complete(line)
@@ -68,6 +73,15 @@ def test_the_names_of_domains_and_projects_are_completed(here: Bai, complete: Co
     for line in ("bai domain show ", "bai user ls --domain ", "bai project show ", "bai run --project ", "bai ps --project "):
         assert "default" in complete(line), line
     assert {"read", "admin"} <= complete("bai token create x --scope ")
+
+
+def test_the_names_of_groups_agents_and_presets_are_completed(here: Bai, complete: Complete) -> None:
+    here("preset", "create", "completable", "-r", "cpu=0.01,mem=1m")
+    [agent] = here("agent", "ls", "--json").json["items"]
+    for line, name in (("bai group show def", "default"), ("bai run --group def", "default"), ("bai preset rm compl", "completable"),
+                       (f"bai agent drain {agent['name'][:2]}", agent["name"])):
+        assert name in complete(line), line
+    here("preset", "rm", "completable")
 
 
 def test_without_a_platform_no_name_is_offered_and_nothing_said(complete: Complete) -> None:
