@@ -13,6 +13,7 @@ from backendai.sokovan.plan import make_plan
 from backendai.sokovan.snapshot import Agent, Booking, Lease, Request
 from backendai_agentselector.concentrated import Concentrated
 from backendai_scheduler.backfill import Backfill
+from backendai_scheduler.passing import Passing
 
 from core.tests.sokovan.worlds import GPU, NOW, World, check, make_world, plugins
 
@@ -172,7 +173,8 @@ def test_a_claim_on_an_agent_that_left_is_given_up() -> None:
 def test_what_was_just_placed_is_there_at_later_moments() -> None:
     cluster = cluster_of(box("a", 8), box("c", 9), holds("victim", 9, "c", None), ask("claimant", 9, claim=("c",), priority=9),
                          holds("h", 4, "a", NOW + 50), ask("new", 2, priority=8), ask("head", 6), ask("long", 2, at=1.0))
-    plan = make_plan(cluster.freeze(NOW), BACKFILL, SELECTOR)
+    scheduler: Any = Backfill(Passing(depth=2))  # the claimant has its place already
+    plan = make_plan(cluster.freeze(NOW), scheduler, SELECTOR)
     assert {p.session for p in plan.placements} == {"new"}
     assert plan.starts == {"head": NOW + 50}, "beside the new one, but not beside the long one"
 
