@@ -244,7 +244,7 @@ class Altered(Toy):
                    tty: bool) -> Any:
         box = self.running(id)
         folder = box.path(workdir or box.spec.workdir)
-        return await self.process.open(argv, {**os.environ, **box.spec.env, **env}, folder, tty)
+        return await self.process.open(argv, {**self.env(box), **env}, folder, tty)
 
 
 class Forgiving(Altered):
@@ -302,7 +302,7 @@ class Medium(Toy):
     async def exec(self, id: str, argv: Sequence[str], env: Mapping[str, str], user: tuple[int, int] | None, workdir: str | None,
                    tty: bool) -> Any:
         box = self.box(id)
-        return await Inside.open(argv, {**os.environ, **box.spec.env, **env}, box.path(workdir or box.spec.workdir), tty)
+        return await Inside.open(argv, {**self.env(box), **env}, box.path(workdir or box.spec.workdir), tty)
 
 
 class Opener(Toy):
