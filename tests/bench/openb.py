@@ -39,7 +39,7 @@ from tests.bench.traces import trace
 
 SEEDS = 10
 ARRIVED = 1.3  # of the capacity
-TOGETHER = 1000  # pods that come between two plans, as in a busy hour; each is placed after the one before it
+TOGETHER = 50  # pods that come between two plans; each is placed after the one before it
 PUBLISHED = {"Random": 87.47, "DotProd": 90.85, "GpuClustering": 91.88, "GpuPacking": 92.00, "BestFit": 93.08, "FGD": 95.39}
 SELECTORS = ("fragmentation", "concentrated", "dispersed")
 AIM, AIM_RATE = 95.4, 1000.0

@@ -29,6 +29,7 @@ def replay(scene: Scene, scheduler_name: str) -> tuple[Result, float]:
         begun = time.process_time()
         record = simulate(scene, scheduler, selector)
         spent = time.process_time() - begun
+    print(f"  {scheduler_name}: {len(record.plan_s):,} plans in {spent:.1f} s of a core", flush=True)
     return measure(record, scheduler_name, "concentrated"), spent
 
 
