@@ -11,6 +11,7 @@ import pytest
 from backendai.manager.operations import agents as agent_operations
 from backendai.manager.operations import bookings, domains, groups, projects, quotas
 from backendai.manager.operations.asking import PartInput
+from backendai.manager.operations.registry import Nothing
 from backendai.manager.store.quotas import find_takers, read_quotas, recount
 from backendai.manager.store.schema import sessions, shares
 from backendai.manager.usage import bring_up_to_date
@@ -173,6 +174,24 @@ async def test_a_reservation_is_kept_for_who_has_it(stage: Stage) -> None:
     await bring_up_to_date(stage.context)
     await stage.look()
     assert await stage.state(long) == "SCHEDULED", "and everybody's when it is over"
+
+
+async def test_a_reservation_is_remembered_until_nothing_runs_in_it(stage: Stage) -> None:
+    await stage.box("a", cpu=4)
+    await book(stage, "lesson", 0.0, HOUR, agents=("a",))
+    inside = await stage.running(reservation="lesson")
+
+    async def names() -> list[str]:
+        return [booking.name for booking in (await bookings.list_(stage.context, stage.caller, Nothing())).items]
+
+    stage.now += HOUR + 600.0
+    await bring_up_to_date(stage.context)  # before the orchestrator looks, as after a manager's absence
+    assert await names() == ["lesson"]
+    await stage.look()
+    row = await stage.see(inside, K.GONE, exit_code=143, why="stopped")
+    assert (row.state, row.reason) == ("TERMINATED", "Its reservation is over.")
+    await bring_up_to_date(stage.context)
+    assert await names() == []
 
 
 async def test_who_used_less_goes_first_where_shares_are_fair(stage: Stage) -> None:

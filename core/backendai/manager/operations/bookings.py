@@ -19,13 +19,16 @@ from backendai.manager.operations.registry import Input, Nothing, Page, declare
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.groups import Group, read_groups
 from backendai.manager.store.quotas import read_quotas
-from backendai.manager.store.schema import agent_slots, agents, bookings, users
+from backendai.manager.store.schema import agent_slots, agents, bookings, sessions, users
 from backendai.manager.store.scopes import EVERYONE, Scope, find_scope, read_scopes
 from backendai.model.errors import Failure
+from backendai.model.session import PLACED
 from backendai.model.slots import Slots, format_slots, parse_slots, plain_slots
 from backendai.model.views import Booking
 
 LONGEST_S, AHEAD_S = 90 * 86400.0, 366 * 86400.0
+SWEEP_S = 60.0  # after its end: the orchestrator has ended what ran in it
+_HOLDING = tuple(state.value for state in PLACED)
 LATE_S = 60.0  # how far back a beginning may lie: clocks differ
 Kept = Mapping[str, Slots]  # by agent
 _kept_decoder = msgspec.json.Decoder(dict[str, dict[str, int]])
@@ -141,10 +144,13 @@ async def remove(context: Context, caller: Caller, input: OneBooking) -> None:
 
 
 async def sweep(tx: Tx, now: float) -> None:
-    """Forget reservations that are over."""
-    for row in (await tx.connection.execute(select(bookings.c.id, bookings.c.name).where(bookings.c.ends <= now))).all():
-        await tx.connection.execute(delete(bookings).where(bookings.c.id == row.id))
-        tx.event("booking.ended", row.id, None, {"name": row.name})
+    """Forget reservations that are over and in which nothing runs any more; the orchestrator ends what does."""
+    over = select(bookings.c.id, bookings.c.name).where(bookings.c.ends <= now - SWEEP_S)
+    for row in (await tx.connection.execute(over)).all():
+        inside = select(sessions.c.id).where(sessions.c.state.in_(_HOLDING), sessions.c.spec.contains(f'"booking":"{row.id}"')).limit(1)
+        if (await tx.connection.execute(inside)).first() is None:
+            await tx.connection.execute(delete(bookings).where(bookings.c.id == row.id))
+            tx.event("booking.ended", row.id, None, {"name": row.name})
 
 
 def _thing(scope_id: str, scopes: Mapping[str, Scope]) -> Thing:
