@@ -218,8 +218,10 @@ class Ahead:
             return None
         self._doubt = True  # until it has an answer
         row, at, given = self._all_ends(stays)
-        mine = mask[row]
-        row, at, given = row[mine], at[mine], given[mine][:, asked]
+        given = given[:, asked]
+        if not mask.all():
+            mine = mask[row]
+            row, at, given = row[mine], at[mine], given[mine]
         before = count([self.now], want, mask)
         total = int(before.sum())
         if total >= number:
@@ -229,17 +231,21 @@ class Ahead:
             return None
         order = np.lexsort((at, row))
         row, at, sums = row[order], at[order], np.cumsum(given[order], axis=0)
-        first = np.flatnonzero(np.concatenate(([True], row[1:] != row[:-1])))  # of each agent
-        sizes = np.diff(np.concatenate((first, [len(row)])))
-        base = np.concatenate((np.zeros((1, len(asked)), dtype=np.int64), sums))[first]
-        free = self.now.free[row][:, asked] + sums - np.repeat(base, sizes, axis=0)
+        begins = np.empty(len(row), dtype=bool)  # whether an agent's first end is there
+        begins[0] = True
+        np.not_equal(row[1:], row[:-1], out=begins[1:])
+        first = begins.nonzero()[0]
+        base = (sums - given[order])[first]  # what had been added up before each agent
+        free = self.now.free[:, asked][row] + sums - base[np.cumsum(begins) - 1]
         room = np.maximum((free // amounts).min(axis=1), 0)
-        last = np.concatenate(([0], room[:-1]))
+        last = np.empty_like(room)
+        last[1:] = room[:-1]
         last[first] = before[row[first]]
         time = np.argsort(at, kind="stable")
-        enough = np.flatnonzero(total + np.cumsum((room - last)[time]) >= number)
-        self._doubt = not len(enough)
-        return float(at[time[enough[0]]]) if len(enough) else None
+        enough = np.cumsum((room - last)[time]) >= number - total
+        found = int(enough.argmax())
+        self._doubt = not enough[found]
+        return float(at[time[found]]) if enough[found] else None
 
     def _last(self, stays: Sequence[Stay]) -> Table:
         """Return what is free once everybody has gone whose end is known."""

@@ -68,6 +68,26 @@ def test_who_passes_the_head_never_delays_it() -> None:
     assert told > SEEDS / 4
 
 
+def test_the_moment_is_the_first_at_which_it_fits() -> None:
+    """Beside trying each moment at which somebody ends, with those who have ended gone."""
+    told = 0
+    for seed in range(400):
+        random = Random(seed)
+        world = limited(make_world(random, plain=True), random)
+        if not world.waiting:
+            continue
+        world = replace(world, waiting=world.waiting[:1], holding=tuple(
+            replace(lease, ends_by=NOW + random.randint(1, 9)) for lease in world.holding))
+        plan = make_plan(world.freeze(), BACKFILL, SELECTOR)
+        if plan.placements:
+            continue
+        fits = [at for at in sorted({lease.ends_by or 0.0 for lease in world.holding}) if make_plan(replace(
+            world, holding=tuple(lease for lease in world.holding if (lease.ends_by or 0.0) > at)).freeze(), BACKFILL, SELECTOR).placements]
+        assert list(plan.starts.values()) == fits[:1], f"seed {seed}"
+        told += bool(fits)
+    assert told > 20
+
+
 def box(name: str, cores: int) -> Agent:
     return Agent(name, name, {"cpu": cores * SCALE}, {})
 
