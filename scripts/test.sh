@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     missing=
-    for package in bubblewrap debootstrap docker.io docker-registry gcc iproute2 iptables libc6-dev podman postgresql procps python3-venv uidmap util-linux; do
+    for package in bubblewrap debootstrap docker.io docker-registry gcc iproute2 iptables libc6-dev podman postgresql procps python3-venv slirp4netns uidmap util-linux; do
         dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
     done
     command -v docker >/dev/null || missing="$missing docker-cli"  # a package of its own from Debian 13 on

@@ -152,6 +152,7 @@ def test_a_kernel_in_docker_and_one_in_the_sandbox_reach_each_other(folder: Path
 
 
 @pytest.mark.docker
+@pytest.mark.skipif(not (shutil.which("slirp4netns") and os.access("/dev/net/tun", os.W_OK)), reason="the sandbox has no way out here")
 def test_a_session_across_nodes_may_reach_out(folder: Path, start: Callable[..., Node], docker_engine: Any, base_image: str) -> None:
     with Hosts(2) as hosts:
         hosts.addresses[0] = hosts.take_part()
