@@ -118,8 +118,11 @@ class Cluster:
         weights = np.array([weight for _, weight in mix], dtype=np.float64)
         self._given = (frozen(table.reshape(len(mix), len(self._slots))), weights / weights.sum()) if mix else None
 
-    def freeze(self, now: float) -> Snapshot:
-        """Return this moment. Waiting sessions are in the order of asking, agents and holders of ids, slots of names."""
+    def freeze(self, now: float, lent: bool = False) -> Snapshot:
+        """Return this moment. Waiting sessions are in the order of asking, agents and holders of ids, slots of names.
+
+        lent: who waits is not copied, for whoever is done with the snapshot before the next event.
+        """
         fleet, queue = self._fleet, self._queue
         agents = fleet.freeze()
         if self._held is None:
@@ -133,7 +136,8 @@ class Cluster:
             view=view, rows=fleet.rows, names=fleet.names, capacity=fleet.capacity, free=agents.free, kernels=agents.kernels,
             last_used=agents.last_used, idle=fleet.idle, labels=fleet.labels,
             devices=agents.devices, device_names=fleet.device_names,
-            device_capacity=fleet.device_capacity, waiting=queue.waiting.copy(), requests=queue.requests.copy(),
+            device_capacity=fleet.device_capacity, waiting=queue.waiting if lent else queue.waiting.copy(),
+            requests=queue.requests if lent else queue.requests.copy(),
             claims=queue.claims, booked=queue.booked, leases=leases,
             ends=self._ending.freeze(fleet.number_rows), freed=len(fleet.memory.freed), changed=len(fleet.memory.changed),
             memory=fleet.memory, agents=fleet.known(), asked=queue.asked(),

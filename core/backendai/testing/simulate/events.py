@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import thread_time
+from time import perf_counter, thread_time
 
 from backendai.model.errors import Failure
 from backendai.model.group import GroupOptions
@@ -110,13 +110,12 @@ class _World:
 
     def _plan(self, now: float) -> None:
         """Ask the brain, and do what it says."""
-        begun = thread_time()
-        until = begun + PATIENCE_S
+        begun, until = thread_time(), perf_counter() + PATIENCE_S
         if now >= self._refreshed + REFRESH_S:
             self._cluster.set_accounts(self._shares.accounts(now))
             self._refreshed = now
-        snapshot = self._cluster.freeze(now)
-        plan = make_plan(snapshot, self._scheduler, self._selector, lambda: thread_time() > until)
+        snapshot = self._cluster.freeze(now, lent=True)
+        plan = make_plan(snapshot, self._scheduler, self._selector, lambda: perf_counter() > until and thread_time() > begun + PATIENCE_S)
         self.record.planned(thread_time() - begun, len(plan.placements))
         if plan.fault is not None:
             fault = plan.fault
