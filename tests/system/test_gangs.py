@@ -21,10 +21,15 @@ def test_the_containers_of_a_cluster_know_and_reach_each_other(platform: Platfor
     assert all(f"{kernel:5} | {kernel} of 3" in every for kernel in ("main1", "sub1", "sub2"))
 
 
-def test_one_can_get_into_each_container(platform: Platform, name: str) -> None:
+def test_one_can_get_into_each_container(platform: Platform, name: str, tmp_path: Path) -> None:
     platform.begin("--name", name, "--cluster", "main:1,sub:1", "--one-agent", *SMALL)
     assert platform.bai("exec", f"{name}:sub1", "--", "hostname").text.strip() == "sub1"
     assert platform.bai("exec", name, "--", "hostname").text.strip() == "main1"
+    platform.bai("exec", f"{name}:sub1", "--", "sh", "-c", "echo mine > note")
+    platform.bai("cp", f"{name}:sub1:note", str(tmp_path))
+    assert (tmp_path / "note").read_text() == "mine\n"
+    assert [kernel["role"] for kernel in platform.rest("GET", f"/v1/sessions/{name}:sub1/stats")["kernels"]] == ["sub"]
+    assert "it has main1, sub1" in platform.problem("GET", f"/v1/sessions/{name}:sub9/archive?path=x")["detail"]
     platform.bai("stop", name)
     assert platform.wait(name)["state"] == "TERMINATED"
 
