@@ -145,6 +145,17 @@ def test_what_was_frozen_stays_as_it_was() -> None:
                 assert old == new
 
 
+def test_what_is_lent_says_the_same_until_the_next_event() -> None:
+    cluster = Cluster()
+    cluster.put_agent(Agent("a", "a", {"cpu": 4 * SCALE}, {}))
+    for id in ("one", "two"):
+        cluster.wait(Request(id, "u", "p", "d", 0, NOW, ({"cpu": SCALE},)))
+    lent, kept = cluster.freeze(NOW, lent=True), cluster.freeze(NOW)
+    assert (lent.requests, lent.waiting, lent.view) == (kept.requests, kept.waiting, kept.view)
+    cluster.leave("one")
+    assert "one" in kept.requests and "one" not in lent.requests
+
+
 def test_quotas_move_with_who_holds() -> None:
     cluster = Cluster()
     cluster.put_agent(Agent("a", "a", {"cpu": 9 * SCALE}, {}))
