@@ -12,6 +12,11 @@ from backendai.sokovan.table import Bools
 ZONE = "zone"  # the label
 
 
+def must(wishes: Wishes) -> Wishes:
+    """Return what of some wishes is a must."""
+    return wishes if wishes.strict else Wishes(one_agent=wishes.one_agent)
+
+
 class Masks:
     """For each set of wishes the agents that satisfy them, worked out once."""
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from backendai.sokovan import gang
 from backendai.sokovan.ground import Ground
+from backendai.sokovan.masks import must
 from backendai.sokovan.room import Room
 from backendai.sokovan.snapshot import Lease, Request
 from backendai.sokovan.table import Parts, Table, Want
@@ -61,7 +62,8 @@ class _Search:
         self._asked = sorted({index for want in self._wants for index, _ in want.pairs})
         self._tables = (room.ahead.now, *room.ahead.tables)
         self._moments = (room.snapshot.view.now, *room.ahead.times)
-        self._mask = room.ground(self.request.wishes).mask
+        self._wishes = must(self.request.wishes)
+        self._mask = room.masks.of(self._wishes)
 
     def candidates(self) -> list[_Candidate]:
         """Return who may be asked to end, the least missed first."""
@@ -225,7 +227,7 @@ class _Search:
         """Return where the session would be if some were gone, or None. only: the agents that it may use. rank: which it should."""
         if self._short(gone):
             return None
-        room, wishes, mask = self._room, self.request.wishes, self._mask
+        room, wishes, mask = self._room, self._wishes, self._mask
         if only is not None:
             mask = np.zeros(len(mask), dtype=bool)
             mask[list(only)] = True

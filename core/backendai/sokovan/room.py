@@ -17,7 +17,7 @@ from backendai.sokovan import gang
 from backendai.sokovan.ahead import Ahead
 from backendai.sokovan.allowance import Allowance, Short
 from backendai.sokovan.ground import Ground
-from backendai.sokovan.masks import Masks
+from backendai.sokovan.masks import Masks, must
 from backendai.sokovan.memory import Memory
 from backendai.sokovan.queue import wish_key
 from backendai.sokovan.scoring import Scorer
@@ -157,12 +157,12 @@ class Room:
         """Keep room for a blocked session from when it can start first; return that moment, or None where nobody knows it."""
         request = self.snapshot.requests[waiting.id]
         wants = [self.want(amounts) for amounts in waiting.kernels]
-        mask = self.masks.of(request.wishes) if request.wishes.strict else self.masks.everyone
-        least = self.fewest(waiting.kernels, request.wishes)
+        wishes = must(request.wishes)
         key = (waiting.kernels, wish_key(request.wishes), waiting.time_limit_s)
         if key in self._unknown:
             return None
-        start = self.ahead.reserve(waiting, wants, request.wishes, mask, self.masks.zones(request.wishes), least, self.stays)
+        start = self.ahead.reserve(waiting, wants, wishes, self.masks.of(wishes), self.masks.zones(wishes),
+                                   self.fewest(waiting.kernels, wishes), self.stays)
         if start is not None:  # those with no room now have none then either; others must be asked again
             self._blocked = {key: known for key, known in self._blocked.items() if known.window == 0}
             self.scorer.forget()
@@ -198,10 +198,6 @@ class Room:
                 units.setdefault(slots[index], {})[names[index][row][device]] = amount
             result.append(units)
         return tuple(result)
-
-    def ground(self, wishes: Wishes) -> Ground:
-        """Return ground for trying what may be: whoever takes from it gives back again."""
-        return Ground((self.ahead.now, *self.ahead.tables), self.masks.of(wishes) if wishes.strict else self.masks.everyone)
 
     def _wished(self, kernels: tuple[Amounts, ...], wishes: Wishes, window: int, avoid: frozenset[str], until: float) -> Found | None:
         """Try with all wishes, then, where they are no must, with fewer."""
@@ -266,8 +262,7 @@ class Room:
         rows = [self.snapshot.rows.get(agent, -1) for agent in request.claim]
         if -1 in rows or len(rows) != len(waiting.kernels):
             return None
-        mask = self.masks.of(request.wishes) if request.wishes.strict else self.masks.everyone
-        ground = _Lent(self, None, mask, window, until, None)
+        ground = _Lent(self, None, self.masks.of(must(request.wishes)), window, until, None)
         wants = [self.want(amounts) for amounts in waiting.kernels]
         for row, want in zip(rows, wants, strict=True):
             if not ground.fits(want)[row]:
@@ -282,10 +277,10 @@ class Room:
         if place is None or (waiting.time_limit_s is not None and until > place.ends):
             never = place is None and not self.ahead.comes(request.booking)
             return Refusal(Outcome.IMPOSSIBLE if never else Outcome.BLOCKED, Cause.BOOKING)
-        mask = self.masks.of(request.wishes) if request.wishes.strict else self.masks.everyone
-        ground = _Inside(self, place.tables, mask & place.mask, min(until, place.ends))
+        wishes = must(request.wishes)
+        ground = _Inside(self, place.tables, self.masks.of(wishes) & place.mask, min(until, place.ends))
         wants = [self.want(amounts) for amounts in waiting.kernels]
-        rows = gang.find(ground, wants, request.wishes, self.masks.zones(request.wishes), 1)
+        rows = gang.find(ground, wants, wishes, self.masks.zones(wishes), self.fewest(waiting.kernels, wishes))
         if rows is None:
             return Refusal(Outcome.BLOCKED, Cause.ROOM)
         return self._grant(ground, rows, wants)
@@ -295,16 +290,16 @@ class Room:
 
     def ever(self, kernels: tuple[Amounts, ...], wishes: Wishes) -> bool:
         """Tell whether it would fit, were nobody else there."""
-        must = wishes if wishes.strict else Wishes(one_agent=wishes.one_agent)
-        key = (kernels, wish_key(must))
+        wishes = must(wishes)
+        key = (kernels, wish_key(wishes))
         if (known := self._ever.get(key)) is None:
-            mask, wants = self.masks.of(must), [self.want(amounts) for amounts in kernels]
+            mask, wants = self.masks.of(wishes), [self.want(amounts) for amounts in kernels]
             empty = self.ahead.empty
             if len(wants) == 1:
                 known = bool(fits([empty], wants[0], mask).any())
             else:
                 ground = Ground([empty.copy()], mask)
-                known = gang.find(ground, wants, must, self.masks.zones(must), self.fewest(kernels, must)) is not None
+                known = gang.find(ground, wants, wishes, self.masks.zones(wishes), self.fewest(kernels, wishes)) is not None
             self._ever[key] = known
         return known
 

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from backendai.model.session import Arrange, Wishes, Zone
 from backendai.model.slots import SCALE
 from backendai.sokovan.cluster import Cluster
 from backendai.sokovan.plan import make_plan
@@ -211,6 +212,19 @@ def test_of_an_agent_with_a_claim_on_devices_no_part_is_taken_before_it_is_clear
     cluster.release("x0")
     plan = make_plan(cluster.freeze(NOW), BACKFILL, SELECTOR)
     assert [(p.session, p.units) for p in plan.placements] == [("head", ({GPU: {"g0": SCALE}},)), ("thief", ({GPU: {"g1": 200}},))]
+
+
+def test_what_is_no_must_puts_nobody_off() -> None:
+    """A gang that would rather be in one zone waits for room in any, and one in a reservation for what it needs there."""
+    near = Wishes(zone=Zone.SAME, strict=False)
+    cluster = cluster_of(replace(box("a", 2), labels={"zone": "x"}), replace(box("c", 2), labels={"zone": "y"}),
+                         holds("h", 2, "a", NOW + 50),
+                         replace(ask("head", 2, wishes=near), kernels=({"cpu": 2 * SCALE},) * 2))
+    assert make_plan(cluster.freeze(NOW), BACKFILL, SELECTOR).starts == {"head": NOW + 50}
+    packed = Wishes(arrange=Arrange.PACK)
+    cluster = cluster_of(box("a", 2), box("c", 2), replace(ask("in", 2, booking="b", wishes=packed), kernels=({"cpu": 2 * SCALE},) * 2))
+    cluster.set_bookings([Booking("b", "b", "p", {"a": {"cpu": 2 * SCALE}, "c": {"cpu": 2 * SCALE}}, NOW, NOW + 9)])
+    assert sorted(placed(cluster)["in"]) == ["a", "c"]
 
 
 def test_worlds_in_which_limits_are_true_keep_the_rules() -> None:
