@@ -6,7 +6,7 @@ The manager and the simulator keep one. Each event costs the same whatever the s
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,13 @@ class Cluster:
     def put_agent(self, agent: Agent) -> None:
         """Take in an agent, or what has changed of one. Its ``used`` is stated anew: what all who hold have of it together."""
         self._known(agent.capacity)
-        self._fleet.put(agent)
+        if self._fleet.put(agent):
+            for lease in self._leases.values():
+                if lease.units and agent.id in lease.agents:
+                    for id, units in zip(lease.agents, lease.units, strict=True):
+                        if id == agent.id:
+                            self._fleet.lend(id, {}, units, 1, counted=True)
+                    self._ends(lease)
         self._number = max(self._number, agent.last_used)
 
     def drop_agent(self, id: str) -> None:
@@ -78,8 +84,7 @@ class Cluster:
         if not counted:
             self._number += 1
         self._lend(lease, 1, counted)
-        if lease.ends_by is not None:
-            self._ending.add(lease, kernels, self._fleet.numbers, self._slots, self._fleet.agents)
+        self._ends(lease)
 
     def release(self, id: str) -> None:
         """Take back what a session held."""
@@ -153,6 +158,12 @@ class Cluster:
                 if (quota := self._quotas.get(key)) is not None:
                     self._quotas[key] = Quota(*key, quota.limit, quota.used + sign * amount, quota.borrow)
 
+    def _ends(self, lease: Lease) -> None:
+        """Note when a session ends, if that is known."""
+        self._ending.remove(lease.id)
+        if lease.ends_by is not None:
+            self._ending.add(lease, vectors(lease.kernels, self._slots), self._fleet.number, self._slots, self._fleet.agents)
+
     def _known(self, names: Iterable[str]) -> None:
         """Make sure that there is a column for each slot."""
         if any(name not in self._slots for name in names):
@@ -163,9 +174,7 @@ class Cluster:
             self._given = self._held = None
             self._ending = _Ending(len(self._slots))
             for lease in self._leases.values():
-                if lease.ends_by is not None:
-                    kernels = vectors(lease.kernels, self._slots)
-                    self._ending.add(lease, kernels, self._fleet.numbers, self._slots, self._fleet.agents)
+                self._ends(lease)
 
 
 def needs(who: Request | Lease, kernels: Sequence[Slots]) -> list[tuple[tuple[str, str, str], int]]:
@@ -207,13 +216,11 @@ class _Ending:
         self._at: NDArray[np.float64] = np.zeros(16)
         self._amounts: Array = np.zeros((16, width), dtype=np.int64)
 
-    def add(self, lease: Lease, kernels: Sequence[tuple[int, ...]], numbers: Mapping[str, int], slots: tuple[str, ...],
+    def add(self, lease: Lease, kernels: Sequence[tuple[int, ...]], number: Callable[[str], int], slots: tuple[str, ...],
             agents: Mapping[str, Agent]) -> None:
         """Note when the kernels of a lease end."""
         units = lease.units or ({},) * len(kernels)
         for agent, kernel, devices in zip(lease.agents, kernels, units, strict=True):
-            if agent not in numbers:
-                continue
             if (at := self._count) == len(self._at):
                 self._number = np.concatenate((self._number, self._number))
                 self._at = np.concatenate((self._at, self._at))
@@ -222,7 +229,7 @@ class _Ending:
             self._owner.append(lease.id)
             self._units.append(_indices(devices, agents.get(agent), slots))
             self._places.setdefault(lease.id, set()).add(at)
-            self._number[at], self._at[at], self._amounts[at] = numbers[agent], lease.ends_by, kernel
+            self._number[at], self._at[at], self._amounts[at] = number(agent), lease.ends_by, kernel
 
     def remove(self, id: str) -> None:
         """Forget a session's kernels."""

@@ -41,14 +41,15 @@ class Fleet:
         self._counts: dict[str, int] = {}
         self._lasts: dict[str, int] = {}
 
-    def put(self, agent: Agent) -> None:
-        """Take in an agent, or what has changed of one."""
+    def put(self, agent: Agent) -> bool:
+        """Take in an agent, or what has changed of one; tell whether its devices are new, and what is lent of them must be said again."""
         before = self.agents.get(agent.id)
         self.agents[agent.id] = agent
         self._known = None
-        self.numbers.setdefault(agent.id, len(self.numbers))
+        self.number(agent.id)
         self.used[agent.id] = dict(agent.used)
-        if before is None or before.devices != agent.devices:
+        fresh = before is None or before.devices != agent.devices
+        if fresh:
             self._left[agent.id] = {slot: dict(devices) for slot, devices in agent.devices.items()}
         self._counts[agent.id], self._lasts[agent.id] = agent.kernels, agent.last_used
         keeps = before is not None and replace(before, used=agent.used, kernels=0, last_used=0) == replace(agent, kernels=0, last_used=0)
@@ -56,6 +57,14 @@ class Fleet:
             self._touch(agent.id, True)
         else:
             self._stale = True
+        return fresh and bool(agent.devices)
+
+    def number(self, id: str) -> int:
+        """Return the number of an agent, also of one that is yet to come."""
+        if (known := self.numbers.get(id)) is None:
+            known = self.numbers[id] = len(self.numbers)
+            self._stale = True
+        return known
 
     def drop(self, id: str) -> None:
         """Forget an agent."""

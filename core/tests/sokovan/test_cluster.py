@@ -188,3 +188,26 @@ def test_a_new_slot_finds_its_column() -> None:
     assert snapshot.view.slots == ("cpu", "gpu", "mem") and snapshot.free.tolist() == [[4, 0, 5]]
     assert [w.kernels for w in snapshot.view.waiting] == [((0, 0, 1),), ((0, 1, 0),)]
     assert snapshot.ends.amounts.tolist() == [[1, 0, 0]] and snapshot.view.holding[0].kernels == ((1, 0, 0),)
+
+
+def test_who_holds_may_be_told_before_the_agent_that_it_is_on() -> None:
+    for first in (True, False):
+        cluster = Cluster((GPU,))
+        agent = Agent("a", "a", {GPU: 2 * SCALE}, {GPU: 600}, kernels=1, devices={GPU: {"g0": SCALE, "g1": SCALE}})
+        lease = Lease("h", "u", "p", "d", 1, 0.0, ({GPU: 600},), ("a",), NOW + 5, units=({GPU: {"g1": 600}},))
+        cluster.put_agent(Agent("c", "c", {}, {}))
+        cluster.freeze(NOW)
+        if first:
+            cluster.put_agent(agent)
+            cluster.hold(lease, counted=True)
+        else:
+            cluster.hold(lease, counted=True)
+            cluster.freeze(NOW)
+            cluster.put_agent(agent)
+        snapshot = cluster.freeze(NOW)
+        assert snapshot.free.tolist() == [[1400], [0]] and snapshot.kernels.tolist() == [1, 0]
+        assert snapshot.devices[0].tolist() == [[1000, 400], [-1, -1]]
+        assert snapshot.ends.row.tolist() == [0] and snapshot.ends.at.tolist() == [NOW + 5]
+        assert snapshot.ends.units == (((0, 1, 600),),)
+        cluster.put_agent(replace(cluster.agent("a"), capacity={GPU: 3 * SCALE}, devices={GPU: {"g0": SCALE, "g1": SCALE, "g2": SCALE}}))
+        assert cluster.freeze(NOW).devices[0].tolist()[0] == [1000, 400, 1000]
