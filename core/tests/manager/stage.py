@@ -376,6 +376,7 @@ class Stage:
         assert leases.by_session.keys() == {one.id for one in held}
         assert leases.by_kernel == {kernel.id: one.id for one in held for kernel in one.holding}
         assert +leases.counts == Counter(kernel.agent for one in held for kernel in one.holding)
+        self.check_mirror(sums)
         for id, (state, hold, agent) in (await self.states()).items():
             path = await self.told(id)
             assert path[0] == "PENDING" and path[-1] == state, (id, path, state)
@@ -383,6 +384,14 @@ class Stage:
             assert not hold or state == "PENDING"
             assert agent is None or state != "PENDING"
         assert all(count <= 1 for count in self.ran.values()), "a command is begun at most once"
+
+    def check_mirror(self, sums: Mapping[tuple[str, str], int]) -> None:
+        """See that the planners believe of each agent what the ledger says."""
+        mirror = self.orchestrator._mirror
+        for id, node in mirror.nodes.items():
+            if node.connected and (side := mirror.sides.get(node.group_id)) is not None:
+                used = {(id, name): amount for name, amount in side.cluster.agent(id).used.items() if amount}
+                assert used == {key: amount for key, amount in sums.items() if key[0] == id and amount}
 
     async def connected(self) -> set[str]:
         """Return the names of the agents that the database says are here."""
