@@ -106,7 +106,11 @@ class Played:
 
 @dataclass(eq=False)
 class Box:
-    """An agent. kernels: its journal. untold: kernels of which the manager has not heard the newest. heard: all that it said."""
+    """An agent. kernels: its journal. untold: kernels of which the manager has not heard the newest. heard: all that it said.
+
+    full: its disk takes nothing more. lossy: its link was tampered with. torn: it has found that out, or cannot write down what it is
+    told, and hangs up.
+    """
 
     stage: Stage
     id: str
@@ -121,11 +125,15 @@ class Box:
     token: str = ""
     heard: list[FromManager] = field(default_factory=list)
     networks: tuple[str, ...] = ("null",)
+    full: bool = False
+    lossy: bool = False
+    torn: bool = False
 
     async def connect(self) -> None:
         """Say hello on a new link. A refusal is raised."""
         self.token = self.token or await self.stage.make_token(self.name)
         wire, self.wire = Wire(self), None
+        self.lossy = self.torn = False
         self.untold.clear()
         hello = Hello(PROTOCOL, self.id, self.name, "1", "x86_64", self.cluster, self.capacity, "played", "none", "base", why=self.why,
                       address=f"{self.name}.example", networks=self.networks,
@@ -148,20 +156,26 @@ class Box:
     def hear(self) -> int:
         """Take in what has arrived; return how much that was."""
         count = 0
-        while self.wire is not None and self.wire.inbox:
+        while self.wire is not None and self.wire.inbox and not self.torn:
             message = self.wire.inbox.popleft()
             self.heard.append(message)
             count += 1
             if isinstance(message, Desired):
-                assert message.full or message.generation == self.generation + 1, "a link that works loses nothing"
-                self.generation = message.generation
-                self._apply(message)
+                assert self.lossy or message.full or message.generation == self.generation + 1, "a link that works loses nothing"
+                if not message.full and message.generation <= self.generation:
+                    continue  # said twice
+                self.torn = (not message.full and message.generation != self.generation + 1) or not self._apply(message)
+                self.generation = self.generation if self.torn else message.generation
             else:
                 assert isinstance(message, Welcome | Purge), message
         return count
 
-    def _apply(self, desired: Desired) -> None:
+    def _apply(self, desired: Desired) -> bool:
+        """Take in what is wanted; tell whether it could all be written down."""
         for order in desired.put:
+            if self.full and (order.kernel not in self.kernels or self.kernels[order.kernel].order != order):
+                self.why = "No space is left on the device."
+                return False
             played = self.kernels.setdefault(order.kernel, Played(order, Observed(order.kernel, K.ACCEPTED)))
             played.order = order
             self.untold.add(order.kernel)
@@ -169,14 +183,20 @@ class Box:
         for kernel in {*desired.drop, *gone}:
             if kernel in self.kernels:
                 self.kernels[kernel].dropped = True
+        return True
 
     def speak(self) -> int:
         """Report what has changed."""
-        told = [self.kernels[kernel].seen for kernel in sorted(self.untold) if kernel in self.kernels]
-        self.untold.clear()
+        told = self.words()
         if told and self.wire is not None and not self.wire.broken:
-            self.stage.orchestrator.reported(self.id, Report(self.generation, tuple(told)))
+            self.stage.orchestrator.reported(self.id, Report(self.generation, told))
         return len(told)
+
+    def words(self) -> tuple[Observed, ...]:
+        """Return what has changed since the last time."""
+        told = tuple(self.kernels[kernel].seen for kernel in sorted(self.untold) if kernel in self.kernels)
+        self.untold.clear()
+        return told
 
     def see(self, kernel: str, state: KernelState, **more: Any) -> None:
         """Have a kernel be in *state*."""
@@ -190,8 +210,10 @@ class Box:
         self.untold.add(kernel)
 
     def step(self, kernel: str, exit_code: int = 0) -> bool:
-        """Bring a kernel one step on, as an agent does; tell whether there was one."""
+        """Bring a kernel one step on, as an agent does; tell whether there was one. A full disk lets nothing happen."""
         played = self.kernels[kernel]
+        if self.full:
+            return False
         state, wanted = played.seen.state, played.order.want is Want.RUN and not played.dropped
         if state is K.GONE:
             if played.dropped:
