@@ -81,6 +81,8 @@ def make_plan(snapshot: Snapshot, scheduler: Scheduler, selector: AgentSelector,
     if aside:
         view = replace(view, waiting=tuple([w for w in view.waiting if w.id not in aside]))
     talk = Talk(room, aside)
+    if talk.redeem():
+        view = replace(view, waiting=tuple([w for w in view.waiting if w.id not in talk.placed]))
     fault_found = talk.hold(view, scheduler, late)
     agents = room.agents
     placements = tuple([Placement(id, tuple([agents[row] for row in found.rows]), room.units(found)) for id, found in talk.placed.items()])
@@ -119,6 +121,20 @@ class Talk:
         self.evictions: list[Eviction] = []
         self.claims: dict[str, tuple[int, ...]] = {}
         self.starts: dict[str, float] = {}
+
+    def redeem(self) -> bool:
+        """Place those whose claims can be followed, and tell whether there were any.
+
+        Their room is nobody else's, so whoever the scheduler has go first could wait for it in vain, and they for their turn.
+        """
+        for id in self._room.snapshot.claims:
+            if id not in self.refused and self._room.claim_stands(id):
+                found = self._room.place(self._waiting[id], frozenset())
+                if isinstance(found, Found):
+                    self._done.add(id)
+                    self.tried.append(id)
+                    self.placed[id] = found
+        return bool(self.placed)
 
     def hold(self, view: QueueView, scheduler: Scheduler, late: Callable[[], bool]) -> Fault | None:
         """Answer the scheduler's wishes until it has no more; return what broke it off, if anything did."""

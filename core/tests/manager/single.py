@@ -41,6 +41,7 @@ class Fates:
     raise_in: int | None = None
     dead: asyncio.Event = field(default_factory=asyncio.Event)
     committed: Callable[[sqlite3.Connection], None] | None = None
+    _open: list[sqlite3.Connection] = field(default_factory=list)
 
     def kill_at(self, statements: int, *, at_commit: bool = False) -> None:
         """Have the process die at a statement from now; or right after a commit, before anybody hears of it."""
@@ -50,6 +51,17 @@ class Fates:
         """Have it live."""
         self.die_in = None
         self.dead = asyncio.Event()
+
+    def opened(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Remember a connection of this process."""
+        self._open.append(connection)
+        return connection
+
+    def bury(self) -> None:
+        """Let go of what a process that has died had open, as its system does."""
+        for connection in self._open:
+            connection.close()
+        self._open.clear()
 
     async def run(self, connection: aiosqlite.Connection, call: Callable[..., Any], *given: Any, **more: Any) -> Any:
         """Do what the driver was asked for, unless it is not to be."""
@@ -166,14 +178,14 @@ class Engines:
         return engine
 
 
-def _make(self: aiosqlite.Connection, connector: Callable[[], sqlite3.Connection], iter_chunk_size: int, loop: Any = None) -> None:
-    self._running, self._connection, self._connector, self._iter_chunk_size = True, None, connector, iter_chunk_size
-    self._tx, self._thread = _Queue(), _NoThread()  # type: ignore[assignment]  # all that is asked of them
-
-
 @contextmanager
 def one_thread(fates: Fates, host: PluginHost, engines: Engines) -> Iterator[None]:
     """Have everything happen in this thread, as *fates* and their seed want it."""
+    def make(self: aiosqlite.Connection, connector: Callable[[], sqlite3.Connection], iter_chunk_size: int, loop: Any = None) -> None:
+        self._running, self._connection, self._iter_chunk_size = True, None, iter_chunk_size
+        self._connector = lambda: fates.opened(connector())
+        self._tx, self._thread = _Queue(), _NoThread()  # type: ignore[assignment]  # all that is asked of them
+
     async def execute(self: aiosqlite.Connection, call: Callable[..., Any], *given: Any, **more: Any) -> Any:
         if not self._running or not self._connection:
             raise ValueError("Connection closed")
@@ -181,7 +193,7 @@ def one_thread(fates: Fates, host: PluginHost, engines: Engines) -> Iterator[Non
 
     with ExitStack() as stack:
         for target, name, new in (
-                (aiosqlite.Connection, "__init__", _make), (aiosqlite.Connection, "_execute", execute),
+                (aiosqlite.Connection, "__init__", make), (aiosqlite.Connection, "_execute", execute),
                 (planning, "Worker", type("_Worker", (_Worker,), {"fates": fates})), (context, "secrets", _Chance(fates.random)),
                 (connect, "create_async_engine", engines.make), (planning, "PLAN_S", 600.0)):
             stack.enter_context(mock.patch.object(target, name, new))

@@ -364,6 +364,7 @@ class Storm:
     async def restart(self) -> None:
         self.fates.full, self.fates.hang = False, False
         await self.stage.kill()
+        self.fates.bury()
         self.fates.spare()
         self.late.clear()
         self.stray.clear()

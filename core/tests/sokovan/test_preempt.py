@@ -15,6 +15,7 @@ from backendai.sokovan.plan import Plan, make_plan
 from backendai.sokovan.snapshot import Agent, Lease, Quota, Request
 from backendai_agentselector.concentrated import Concentrated
 from backendai_scheduler.backfill import Backfill
+from backendai_scheduler.fifo import Fifo
 
 from core.tests.sokovan.worlds import GPU, NOW, Rowwise, check, make_world
 
@@ -32,7 +33,8 @@ def ask(id: str, *cores: int, priority: int = 5, **more: Any) -> Request:
     return Request(id, "u", more.pop("project", "q"), "d", priority, 0.0, tuple({"cpu": n * SCALE} for n in cores), **more)
 
 
-def plan_of(agents: dict[str, int], leases: list[Lease], *waiting: Request, quotas: tuple[Quota, ...] = (), **options: Any) -> Plan:
+def plan_of(agents: dict[str, int], leases: list[Lease], *waiting: Request, quotas: tuple[Quota, ...] = (), scheduler: Any = BACKFILL,
+            **options: Any) -> Plan:
     cluster = Cluster()
     for name, cores in agents.items():
         cluster.put_agent(Agent(name, name, {"cpu": cores * SCALE}, {}))
@@ -42,7 +44,7 @@ def plan_of(agents: dict[str, int], leases: list[Lease], *waiting: Request, quot
         cluster.wait(request)
     cluster.set_quotas(quotas)
     cluster.set_options(GroupOptions(preemption=Preemption(**{"enabled": True, **options})))
-    return make_plan(cluster.freeze(NOW), BACKFILL, SELECTOR)
+    return make_plan(cluster.freeze(NOW), scheduler, SELECTOR)
 
 
 def victims(plan: Plan) -> set[str]:
@@ -102,6 +104,13 @@ def test_what_is_left_beside_a_claim_is_not_taken_by_the_next() -> None:
     assert not plan.placements, "which core is whose is open until the victim has gone"
     plan = plan_of({"a": 4}, [], ask("head", 3, claim=("a",)), Request("thief", "u", "q", "d", 1, 1.0, ({"cpu": SCALE},)))
     assert {p.session for p in plan.placements} == {"head", "thief"}
+
+
+def test_who_has_a_claim_is_placed_whoever_goes_first() -> None:
+    """The one ahead waits for what is kept for the claimant, and its scheduler tries nobody behind it: so neither would ever start."""
+    plan = plan_of({"a": 4}, [], ask("head", 4, priority=9), ask("claimant", 2, claim=("a",)), scheduler=Fifo())
+    assert {p.session for p in plan.placements} == {"claimant"} and not plan.claims
+    assert "head" in dict(plan.holds.items())
 
 
 def quota(scope_id: str, limit: int, used: int, borrow: bool = True, scope: str = "project") -> Quota:

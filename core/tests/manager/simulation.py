@@ -1,4 +1,4 @@
-"""Thousands of small storms over a played platform, each from a seed: ``python -m tests.faults.simulation [--seed N] [--runs N]``."""
+"""Thousands of small storms over a played platform, each from a seed: ``python -m core.tests.manager.simulation [--seed N] [--runs N]``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Tally:
                  f"{self.looks} commits looked at, in {seconds:.0f} s",
                  f"  faults: {_listed(self.faults)}", f"  sessions: {_listed(self.ends)}"]
         for seed, said in sorted(self.wrong.items()):
-            lines.append(f"seed {seed} went wrong; again: python -m tests.faults.simulation --seed {seed}\n{said}")
+            lines.append(f"seed {seed} went wrong; again: python -m core.tests.manager.simulation --seed {seed}\n{said}")
         return "\n".join(lines)
 
 
@@ -138,7 +138,7 @@ def storms(seeds: Iterable[int], workers: int) -> tuple[Tally, float]:
 
 def main(argv: Sequence[str]) -> int:
     """Run storms and say what came of them."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m core.tests.manager.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="run only this one")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--runs", type=int, default=2000)
@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> int:
     asked = parser.parse_args(argv)
     seeds = range(asked.first, asked.first + asked.runs) if asked.seed is None else [asked.seed]
     tally, seconds = storms(seeds, 1 if asked.seed is not None else asked.workers)
-    print(tally.summary(seconds))
+    sys.stdout.write(f"{tally.summary(seconds)}\n")
     return 1 if tally.wrong else 0
 
 
