@@ -74,6 +74,7 @@ class Mirror:
         self.draining: set[str] = set()  # agents
         self._unmet: dict[str, int] = {}  # dependencies that are not met, by session
         self._groups: dict[str, str] = {}  # of sessions that wait
+        self.released: set[str] = set()  # of whom a dependency was met since somebody looked at that: what was read before is old
         self._lines: tuple[Line, ...] = ()
         self.together: dict[str, str] = {}  # whose kernels must be on one agent, and why no network could be made between several
 
@@ -89,6 +90,7 @@ class Mirror:
         self.draining.clear()
         self._unmet.clear()
         self._groups.clear()
+        self.released.clear()
 
     def knows(self, id: str) -> bool:
         """Tell whether a waiting session was read already."""
@@ -149,12 +151,14 @@ class Mirror:
             if (node := self.nodes.pop(id, None)) is not None:
                 self._drop(node)
 
-    def take_in(self, entered: Iterable[tuple[Held, int]]) -> None:
-        """Take in sessions that were written a moment ago, each with how many others it waits for."""
+    def take_in(self, entered: Sequence[tuple[Held, int]]) -> set[str]:
+        """Take in sessions that were written a moment ago, each with how many others it waits for; return those that must be read."""
+        released, self.released = self.released, set()
         for held, unmet in entered:
-            if held.id not in self._groups:
+            if held.id not in self._groups and held.id not in released:
                 self._unmet[held.id] = unmet
                 self._wait(held)
+        return {held.id for held, _ in entered} & released
 
     def enter(self, asked: Iterable[str], found: Iterable[Held], unmet: Mapping[str, int]) -> None:
         """Take in who waits of those that were *asked* for. found: them as they are now. unmet: how many others each waits for."""
@@ -175,7 +179,9 @@ class Mirror:
     def note(self, changes: Iterable[Change], released: Iterable[str] = ()) -> None:
         """Follow what was committed. released: sessions that lack one dependency less."""
         for id in released:
-            self._unmet[id] = max(0, self._unmet.get(id, 0) - 1)
+            self.released.add(id)
+            if id in self._unmet:
+                self._unmet[id] = max(0, self._unmet[id] - 1)
             if (side := self.sides.get(self._groups.get(id, ""))) is not None:
                 side.ready.add(id)
                 side.unsaid.add(id)

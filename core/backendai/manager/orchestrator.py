@@ -148,8 +148,7 @@ class Orchestrator:
         context, mirror, news = self._context, self._mirror, self._context.bus.take_news()
         now = context.heartbeat = context.clock()
         self._next = RESYNC_S
-        mirror.take_in(news.entered)
-        due, fresh = news.due, news.fresh
+        due, fresh = news.due, news.fresh | mirror.take_in(news.entered)
         if resync or news.everything:
             moment = await self._look(now)
             due |= set(moment.due)
@@ -159,8 +158,12 @@ class Orchestrator:
                 self._wait_at_most(moment.nearest - now)
         elif news.agents:
             await self._meet(sorted(news.agents))
-        if fresh:
-            mirror.enter(fresh, *await context.store.read(lambda connection: _enter(connection, sorted(fresh))))
+        while fresh:
+            mirror.released -= fresh
+            found, unmet = await context.store.read(lambda connection: _enter(connection, sorted(fresh)))
+            if not mirror.released & fresh:  # else somebody that one of them waits for ended while this was read
+                mirror.enter(fresh, found, unmet)
+                break
         if due:
             await self._settler.commit(lambda tx: self._settle(tx, sorted(due)))
         if mirror.has_quotas and not (resync or news.everything):

@@ -23,7 +23,7 @@ async def calm(storm: Storm) -> Counter[str]:
     """Bring everything to its end, and look at everything; return how many sessions ended how."""
     stage = storm.stage
     await still(storm)
-    await rest(stage)
+    await rest(storm)
     await check(storm)
     for _ in range(50):
         going = [row for row in await rows(stage) if row.state not in FINAL]
@@ -33,7 +33,7 @@ async def calm(storm: Storm) -> Counter[str]:
         for row in going:
             if row.state == "RUNNING":
                 await stage.stop(row.id)
-        await rest(stage)
+        await rest(storm)
         await check(storm)
     found = await rows(stage)
     assert not [row for row in found if row.state not in FINAL], "not everybody has come to an end"
@@ -66,8 +66,9 @@ async def still(storm: Storm) -> None:
         await agent_operations.change(stage.context, stage.caller, agent_operations.ChangeAgent(box.id, cordoned=False, group=group))
 
 
-async def rest(stage: Stage) -> None:
+async def rest(storm: Storm) -> None:
     """Go on until nothing changes any more, and nobody waits for a time."""
+    stage, chance = storm.stage, storm.random
     before: Any = None
     quiet = 0
     for _ in range(ROUNDS):
@@ -76,7 +77,8 @@ async def rest(stage: Stage) -> None:
             await box.beat()
             box.hear()
             assert not box.torn, "a link that works loses nothing"
-        steps = sum([box.step(kernel) for _ in range(STEPS) for box in stage.boxes for kernel in list(box.kernels)])
+        steps = sum([box.step(kernel, chance.choice((0, 0, 0, 1)))
+                     for _ in range(STEPS) for box in stage.boxes for kernel in list(box.kernels)])
         for box in stage.boxes:
             box.speak()
         await stage.orchestrator.write_reports()

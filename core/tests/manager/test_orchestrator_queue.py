@@ -59,6 +59,17 @@ async def test_a_dependency_lets_go_or_cancels_at_once(stage: Stage, kind: After
         assert await stage.state(third) == "PENDING"
 
 
+async def test_a_dependency_that_is_met_before_its_session_was_looked_at_counts(stage: Stage) -> None:
+    box = await stage.box("box")
+    first = await stage.running()
+    second = await stage.ask(after=(AfterInput(session=first),))
+    box.see(stage.on(first)[1], K.GONE, exit_code=0)
+    box.speak()
+    await stage.orchestrator.write_reports()  # the end is written, and nobody has looked at the queue since
+    await stage.look()
+    assert (await stage.state(first), await stage.state(second)) == ("TERMINATED", "SCHEDULED"), (await stage.row(second)).hold
+
+
 async def test_what_has_ended_already_is_looked_at_when_it_is_asked(stage: Stage) -> None:
     await stage.box("box")
     done = await stage.ask()
