@@ -46,6 +46,8 @@ def test_it_is_tried_again_and_each_attempt_can_be_read(platform: Platform, name
     platform.bai("run", "-d", "--name", name, "--retry", "2", "--backoff", "0s", "--on-exit", "75", *SMALL, "--", "sh", "-c", script)
     ended = platform.wait(name)
     assert (ended["state"], ended["result"], ended["attempt"]) == ("TERMINATED", "success", 2)
+    followed = platform.bai("run", "--retry", "1", "--backoff", "0s", *SMALL, "--", "sh", "-c", script).text
+    assert followed.endswith("attempt 2\n")
     assert platform.bai("logs", name).text == "attempt 2\n" and platform.bai("logs", name, "--attempt", "1").text == "attempt 1\n"
 
 

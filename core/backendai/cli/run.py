@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from backendai.cli.asking import add_options, new_session
-from backendai.cli.follow import exit_status, follow, until_final, until_running
-from backendai.cli.screen import Status, connect, say, show_json
+from backendai.cli.follow import LOOK_S, exit_status, follow, until_final, until_running
+from backendai.cli.screen import FINAL, Status, connect, say, show_json
 from backendai.client import calls
 from backendai.client.calls import NewSession
 from backendai.client.sync import Client
@@ -70,11 +70,21 @@ def print_array(session: dict[str, Any]) -> int:
 
 
 def _watch(client: Client, session: dict[str, Any], quiet: bool) -> dict[str, Any]:
-    with Status() as status:
-        until_running(client, session["id"], status)
-    if not quiet:
-        follow(client, session["id"])
-    return until_final(client, session["id"])
+    """Follow a session to its end, attempt by attempt where it may have several."""
+    id, followed = session["id"], 0
+    while True:
+        with Status() as status:
+            found: dict[str, Any] = until_running(client, id, status)
+        if not quiet and found.get("attempt", 1) > followed:
+            follow(client, id)
+        followed = found.get("attempt", 1)
+        if not found.get("evicted") and not (found.get("retry") or {}).get("count"):
+            return until_final(client, id)
+        found = client.raw(calls.get_session(id, "final", LOOK_S))
+        if found["state"] in FINAL:
+            if not quiet and found["attempt"] > followed:
+                follow(client, id)
+            return found
 
 
 def stay(client: Client, session: dict[str, Any], watch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
