@@ -81,9 +81,13 @@ def make_plan(snapshot: Snapshot, scheduler: Scheduler, selector: AgentSelector,
     if aside:
         view = replace(view, waiting=tuple([w for w in view.waiting if w.id not in aside]))
     talk = Talk(room, aside)
-    if talk.redeem():
-        view = replace(view, waiting=tuple([w for w in view.waiting if w.id not in talk.placed]))
-    fault_found = talk.hold(view, scheduler, late)
+    try:
+        if talk.redeem():
+            view = replace(view, waiting=tuple([w for w in view.waiting if w.id not in talk.placed]))
+    except SelectorFailed as error:
+        fault_found: Fault | None = Fault("agentselector", error.hook, error.error)
+    else:
+        fault_found = talk.hold(view, scheduler, late)
     agents = room.agents
     placements = tuple([Placement(id, tuple([agents[row] for row in found.rows]), room.units(found)) for id, found in talk.placed.items()])
     holds = Sentences(room, placements, talk.refused, None if fault_found is None else fault_found.spec)

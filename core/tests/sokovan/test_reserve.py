@@ -183,6 +183,17 @@ def test_what_is_claimed_is_for_its_claimant() -> None:
     assert {p.session: p.agents for p in plan.placements} == {"head": ("a",), "thief": ("a",)} and not plan.claims
 
 
+def test_a_selector_that_breaks_over_a_claim_is_blamed() -> None:
+    class Broken:
+        def scores(self, view: Any) -> Any:
+            raise RuntimeError("bang")
+
+    broken: Any = Broken()
+    cluster = cluster_of(box("a", 2), box("c", 2), box("e", 2), holds("h", 2, "a", None), ask("head", 2, claim=("a",)))
+    plan = make_plan(cluster.freeze(NOW), BACKFILL, broken)
+    assert not plan.placements and plan.fault is not None and plan.fault.spec == "agentselector"
+
+
 def test_a_claim_on_an_agent_that_left_is_given_up() -> None:
     cluster = cluster_of(box("a", 8), box("c", 2), ask("head", 6, claim=("gone",)))
     plan = make_plan(cluster.freeze(NOW), BACKFILL, SELECTOR)
