@@ -23,13 +23,14 @@ class Books:
     """Holds the tables to their laws.
 
     clock: the manager's. latest: the latest time that it ever was. ends: state and result of sessions that have ended, removed ones
-    too. looks: how often it looked.
+    too. looks: how often it looked. seen: sessions that came to something out of the ordinary, by what.
     """
 
     clock: Callable[[], float]
     latest: float = 0.0
     ends: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     looks: int = 0
+    seen: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _held: set[tuple[str, int]] = field(default_factory=set)
 
     def look(self, connection: sqlite3.Connection) -> None:
@@ -50,9 +51,17 @@ class Books:
                     f"{id} has ended twice"
                 assert not session["claim"], f"room is kept for {id}, which has ended"
             _whole(session, kernels[id])
+            self._see(session, kernels[id])
             assert session["retried"] <= spec_of(session["spec"])["retry"]["count"], f"{id} was tried too often"
         self._arrays(sessions, holding)
         self._begins(connection, sessions, holding)
+
+    def _see(self, session: dict[str, Any], rows: list[Any]) -> None:
+        for what, it_is in (("room was kept for", session["claim"]), ("made room", session["evict"]), ("tried again", session["retried"]),
+                            ("clusters placed", len(rows) > 1 and rows[0][3]),
+                            ("on several agents", len({row[1] for row in rows if row[3]}) > 1)):
+            if it_is:
+                self.seen[what].add(session["id"])
 
     def _ledger(self, connection: sqlite3.Connection, rows: list[Any]) -> None:
         sums: Counter[tuple[str, str]] = Counter()

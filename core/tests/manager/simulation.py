@@ -37,11 +37,12 @@ PART = 100  # seeds that a worker takes at a time
 
 @dataclass
 class Tally:
-    """What some runs came to. wrong: what went wrong, by seed. looks: commits after which the books were looked at."""
+    """What some runs came to. wrong: what went wrong, by seed. looks: commits after which the books were looked at. seen: as there."""
 
     runs: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
     looks: int = 0
     wrong: dict[int, str] = field(default_factory=dict)
 
@@ -50,6 +51,7 @@ class Tally:
         self.runs += other.runs
         self.faults += other.faults
         self.ends += other.ends
+        self.seen += other.seen
         self.looks += other.looks
         self.wrong |= other.wrong
 
@@ -57,7 +59,7 @@ class Tally:
         """Say in a few lines what happened."""
         lines = [f"simulation: {self.runs} runs, {self.faults.total()} faults, {self.ends.total()} sessions, "
                  f"{self.looks} commits looked at, in {seconds:.0f} s",
-                 f"  faults: {_listed(self.faults)}", f"  sessions: {_listed(self.ends)}"]
+                 f"  faults: {_listed(self.faults)}", f"  sessions: {_listed(self.ends)}; of them {_listed(self.seen)}"]
         for seed, said in sorted(self.wrong.items()):
             lines.append(f"seed {seed} went wrong; again: python -m core.tests.manager.simulation --seed {seed}\n{said}")
         return "\n".join(lines)
@@ -110,6 +112,7 @@ async def run_some(seeds: Sequence[int], folder: str) -> Tally:
                 continue
             tally.faults += storm.faults
             tally.ends += ends
+            tally.seen += Counter({what: len(ids) for what, ids in storm.books.seen.items()})
             tally.looks += storm.books.looks
     return tally
 
