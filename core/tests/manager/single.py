@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -60,6 +60,8 @@ class Fates:
     def bury(self) -> None:
         """Let go of what a process that has died had open, as its system does."""
         for connection in self._open:
+            with suppress(sqlite3.ProgrammingError):  # it was closed before
+                connection.rollback()
             connection.close()
         self._open.clear()
 
