@@ -30,7 +30,7 @@ from core.tests.manager.single import Engines, Fates, one_thread
 from core.tests.manager.stage import plugins, staged
 from core.tests.manager.storm import Storm
 
-SESSIONS, FAULTS = 10, 6  # in one run, at least
+SESSIONS, FAULTS = 7, 5  # in one run, at least
 MOST_WRONG = 20  # enough to see
 PART = 100  # seeds that a worker takes at a time
 

@@ -68,6 +68,7 @@ class Fates:
     async def run(self, connection: aiosqlite.Connection, call: Callable[..., Any], *given: Any, **more: Any) -> Any:
         """Do what the driver was asked for, unless it is not to be."""
         if call in (connection._conn.rollback, connection._conn.close):
+            connection._conn.rollback()
             return call(*given, **more)
         if self.dead.is_set():
             await _never()
@@ -111,10 +112,15 @@ async def _never() -> None:
 
 
 class _Queue:
-    """The jobs of a driver's thread, done at once."""
+    """The jobs of a driver's thread, done at once. At its end a transaction ends, too, whoever still reads in it."""
+
+    def __init__(self, owner: aiosqlite.Connection) -> None:
+        self._owner = owner
 
     def put_nowait(self, job: tuple[asyncio.Future[Any] | None, Callable[[], Any]]) -> None:
         future, call = job
+        if getattr(call, "__name__", "") == "close_and_stop" and self._owner._connection is not None:
+            self._owner._connection.rollback()
         try:
             result = call()
         except BaseException as error:
@@ -186,7 +192,7 @@ def one_thread(fates: Fates, host: PluginHost, engines: Engines) -> Iterator[Non
     def make(self: aiosqlite.Connection, connector: Callable[[], sqlite3.Connection], iter_chunk_size: int, loop: Any = None) -> None:
         self._running, self._connection, self._iter_chunk_size = True, None, iter_chunk_size
         self._connector = lambda: fates.opened(connector())
-        self._tx, self._thread = _Queue(), _NoThread()  # type: ignore[assignment]  # all that is asked of them
+        self._tx, self._thread = _Queue(self), _NoThread()  # type: ignore[assignment]  # all that is asked of them
 
     async def execute(self: aiosqlite.Connection, call: Callable[..., Any], *given: Any, **more: Any) -> Any:
         if not self._running or not self._connection:

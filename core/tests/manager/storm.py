@@ -198,13 +198,18 @@ class Storm:
         """Have an agent connect anew: one that is away, or one whose old link is still taken for alive."""
         box = self.box(linked=False) or self.box()
         if box is not None:
-            old = id(box.wire)
-            try:
-                await box.connect()
-            except Failure as failure:
-                assert failure.code == "name-taken" or self.fates.full, failure
-            else:
-                self.stray += [(box.id, told) for told in self.late.pop(old, ())]
+            await self.connect(box)
+
+    async def connect(self, box: Box) -> None:
+        """Have an agent say hello; one that is refused has hung up before."""
+        old = box.wire
+        try:
+            await box.connect()
+        except Failure as failure:
+            assert failure.code == "name-taken" or self.fates.full, failure
+            if old is not None:
+                await self.stage.orchestrator.gone(old)
+        self.stray += [(box.id, told) for told in self.late.pop(id(old), ())]
 
     async def operate(self) -> None:
         """Have an operator cordon an agent, drain it, or take that back."""
@@ -242,15 +247,19 @@ class Storm:
 
     # faults of the link
 
+    def told(self, least: int = 1) -> Box | None:
+        """Return an agent for which so many messages are under way."""
+        found = [box for box in self.stage.boxes if box.wire is not None and len(box.wire.inbox) >= least]
+        return self.random.choice(found) if found else None
+
     async def lose_message(self) -> None:
-        box = self.box(linked=True)
-        if box is not None and box.wire is not None and box.wire.inbox:
+        if (box := self.told()) is not None and box.wire is not None:
             del box.wire.inbox[self.random.randrange(len(box.wire.inbox))]
             box.lossy = True
             self.fault("message lost")
 
     async def repeat_message(self) -> None:
-        box = self.box(linked=True)
+        box = self.told()
         if box is None or box.wire is None:
             return
         if said := [one for one in box.wire.inbox if isinstance(one, Desired) and not one.full]:
@@ -259,16 +268,17 @@ class Storm:
             self.fault("message repeated")
 
     async def reorder_messages(self) -> None:
-        box = self.box(linked=True)
-        if box is not None and box.wire is not None and len(box.wire.inbox) > 1:
+        if (box := self.told(2)) is not None and box.wire is not None:
             self.random.shuffle(box.wire.inbox)
             box.lossy = True
             self.fault("messages in another order")
 
     async def repeat_report(self) -> None:
         """Have an agent say once more what it has said, together with what it has not said yet."""
-        box = self.box(linked=True)
-        if box is not None and box.kernels and box.wire is not None and not box.wire.broken and id(box.wire) not in self.late:
+        some = [box for box in self.stage.boxes
+                if box.kernels and box.wire is not None and not box.wire.broken and not self.late.get(id(box.wire))]
+        if some:
+            box = self.random.choice(some)
             seen = box.kernels[self.random.choice(sorted(box.kernels))].seen
             self.stage.orchestrator.reported(box.id, Report(box.generation, (seen,)))
             self.stray.append((box.id, (seen,)))
@@ -375,7 +385,8 @@ class Storm:
     async def kill_amid(self) -> None:
         """Die while something is done: at a statement of the database, or between a commit and telling of it."""
         box = self.box() or self.stage.boxes[0]
-        work = self.random.choice((self.look, self.look, self.look, self.work_and_write, box.connect, self.ask, self.stop, self.judge_idle))
+        work = self.random.choice((self.look, self.look, self.look, self.work_and_write, lambda: self.connect(box), self.ask, self.stop,
+                                   self.judge_idle))
         after_commit = self.random.random() < 0.4
         when = self.random.choice((0, 0, 1, 2) if after_commit else (0, 3, 10, 30, 60))
         self.fates.kill_at(when, at_commit=after_commit)
