@@ -10,8 +10,9 @@ from backendai.manager.context import Context
 from backendai.manager.settle import Decided, Settler
 from backendai.manager.store.engine import Tx
 from backendai.manager.store.held import BY_KERNEL, Change, find, write
-from backendai.wire.link import Observed, Report
+from backendai.wire.link import KernelState, Observed, Report
 
+_STATES = tuple(KernelState)  # a kernel goes through them in this order
 Batch = Mapping[tuple[str, str], Observed]  # by agent and kernel
 
 
@@ -25,9 +26,8 @@ class Reports:
         self._bell = asyncio.Event()
 
     def add(self, agent_id: str, report: Report) -> None:
-        """Queue a report."""
-        for seen in report.kernels:
-            self._waiting[agent_id, seen.kernel] = seen
+        """Queue a report. One that comes late, of a link that its agent has left, does not hide what was said since."""
+        self._put({(agent_id, seen.kernel): seen for seen in report.kernels})
         self._bell.set()
 
     async def run(self) -> None:
@@ -46,8 +46,15 @@ class Reports:
         try:
             await self._settler.commit(lambda tx: apply(tx, batch, self._context))
         except BaseException:
-            self._waiting = batch | self._waiting
+            later, self._waiting = self._waiting, dict(batch)
+            self._put(later)
             raise
+
+    def _put(self, batch: Batch) -> None:
+        for key, seen in batch.items():
+            known = self._waiting.get(key)
+            if known is None or _STATES.index(known.state) <= _STATES.index(seen.state):
+                self._waiting[key] = seen
 
 
 async def apply(tx: Tx, batch: Batch, context: Context) -> Decided:

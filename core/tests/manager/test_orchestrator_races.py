@@ -10,6 +10,7 @@ from backendai.manager import notices
 from backendai.manager.store.nodes import set_capacity
 from backendai.model.errors import Failure
 from backendai.wire.link import KernelState as K
+from backendai.wire.link import Report
 
 from core.tests.manager.stage import GIB, Box, Stage, Wire, orders
 
@@ -217,6 +218,18 @@ async def test_reports_that_could_not_be_written_are_kept(stage: Stage, monkeypa
         patch.setattr(stage.context.store, "write", fail)
         with pytest.raises(Failure):
             await stage.orchestrator.write_reports()
+    await stage.look()
+    assert await stage.state(id) == "TERMINATED"
+
+
+async def test_an_old_word_does_not_hide_a_newer_one_that_waits_to_be_written(stage: Stage) -> None:
+    box = await stage.box("box")
+    id = await stage.running()
+    kernel = stage.on(id)[1]
+    old = box.kernels[kernel].seen
+    box.see(kernel, K.GONE, exit_code=0)
+    box.speak()
+    stage.orchestrator.reported(box.id, Report(1, (old,)))  # it was under way on a link that has ended
     await stage.look()
     assert await stage.state(id) == "TERMINATED"
 
