@@ -145,10 +145,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, help="run only this one")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--runs", type=int, default=2000)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--today", type=int, default=0, help="so many more, other seeds each day")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     asked = parser.parse_args(argv)
-    seeds = range(asked.first, asked.first + asked.runs) if asked.seed is None else [asked.seed]
+    today = int(time.time() // 86400) * 1000
+    of_today = range(today, today + asked.today)
+    seeds = [*range(asked.first, asked.first + asked.runs), *of_today] if asked.seed is None else [asked.seed]
     tally, seconds = storms(seeds, 1 if asked.seed is not None else asked.workers)
+    if of_today:
+        sys.stdout.write(f"seeds of today: {of_today.start} to {of_today.stop - 1}\n")
     sys.stdout.write(f"{tally.summary(seconds)}\n")
     return 1 if tally.wrong else 0
 
