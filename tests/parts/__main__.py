@@ -22,7 +22,6 @@ from tests.parts.image import ROOT
 from tests.parts.serve import serve
 
 UNIT = "not system and not docker and not postgres and not bench"
-SIMULATION = "core/tests/manager/test_orchestrator_simulation.py"  # thousands of runs in two processes of its own
 OTHER_VERSIONS = ("3.12", "3.13")
 STEP_S = 900.0
 CLEAN_S = 60.0  # for a step that was interrupted to remove what it made
@@ -61,9 +60,7 @@ def steps() -> Iterator[tuple[Step, ...]]:
     yield (Step("lint", ("scripts/lint.sh",), env={"PATH": f"{Path(here).parent}:{os.environ['PATH']}"}),
            Step(f"unit tests, Python {version}", pytest(here, "-m", UNIT, "core", "plugins")))
     yield (Step("contracts, imports, docs", pytest(here, "-m", "not bench", "tests/contracts", "tests/imports", "tests/docs")),)
-    yield (Step("parts with real engines", pytest(here, "-m", "(system or docker or postgres) and not bench", f"--ignore={SIMULATION}",
-                                                  "core", "plugins")),)
-    yield (Step("simulated faults", pytest(here, "-m", "not bench", "-s", SIMULATION)),)
+    yield (Step("parts with real engines", pytest(here, "-m", "(system or docker or postgres) and not bench", "core", "plugins")),)
     yield (Step("system tests", pytest(here, "-m", "not bench", "tests/system")),)
     yield (Step("fault tests", pytest(here, "-m", "not bench", "-s", "tests/faults")),)
     others = {other: found for other in OTHER_VERSIONS if other != version and (found := find_python(other)) is not None}
