@@ -32,7 +32,7 @@ from core.tests.manager.storm import Storm
 
 SESSIONS, FAULTS = 7, 5  # in one run, at least
 MOST_WRONG = 20  # enough to see
-PART = 100  # seeds that a worker takes at a time
+PART = 50  # seeds that a worker takes at a time
 
 
 @dataclass
