@@ -162,7 +162,7 @@ async def start(api: Client) -> list[float]:
         begun = time.time()
         session = await api.create(CLOCK)
         await api.until(session["id"], "final")
-        times.append(float(await api.text(f"/v1/sessions/{session['id']}/logs")) - begun)
+        times.append(float(await api.text(f"/v1/sessions/{session['id']}/logs?format=text")) - begun)
     return times
 
 
