@@ -12,6 +12,7 @@ from sqlalchemy import URL, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from backendai.manager.store.driver import Driver
 from backendai.model.errors import Failure
 
 _LOCK = 0x6261636B656E64  # "backend": the advisory lock's number within its database
@@ -79,7 +80,7 @@ def claim(address: Address) -> None:
 def open_engine(address: Address, *, writing: bool, exclusive: bool = True) -> AsyncEngine:
     """Return an engine that connects when first used. writing: one connection, which on a server holds the lock."""
     if address.is_sqlite:
-        engine = create_async_engine(address.url, pool_size=1 if writing else 2, max_overflow=0)
+        engine = create_async_engine(address.url, pool_size=1 if writing else 2, max_overflow=0, module=Driver())
         _begin_ourselves(engine, "BEGIN IMMEDIATE" if writing else "BEGIN")
         return engine
     engine = create_async_engine(
