@@ -144,11 +144,11 @@ async def _insert(context: Context, caller: Caller, asked: Sequence[Enqueue], pr
     containers = [container for some in each for container in some]
 
     async def job(tx: Tx) -> None:
-        if not context.places.sure_of(place):
+        if not (sure := context.places.sure_of(place)):
             await check_open(tx.connection, place)
         counted = await terms.admit(context, tx.connection, prepared.spec, len(rows))
         links = await _links(tx, prepared.spec.after, ids)
-        if counted or links:  # the next in this commit must see it wait; and a link needs its session
+        if counted or links or not sure:  # the next in this commit must see it wait, who closes its project, too; a link needs its session
             await tx.connection.execute(insert(sessions), rows)
             await tx.connection.execute(insert(kernels), containers)
             if links:
