@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from backendai.manager.store.schema import agents
 from backendai.model.session import SessionState, SessionType
 from backendai.wire.link import Desired, Observed, Report, Want
 from backendai.wire.link import KernelState as K
+from sqlalchemy import select, update
 
 from core.tests.manager.stage import Stage, refused
 
@@ -175,6 +177,16 @@ async def test_a_name_that_is_taken_over_ends_what_its_bearer_held(stage: Stage)
     row = await stage.row(id)
     assert (row.state, row.reason) == ("FAILED", "The agent box was replaced by a new one.")
     assert await stage.ledger() == {}
+
+
+async def test_a_machine_that_is_set_up_anew_stays_cordoned_and_labelled(stage: Stage) -> None:
+    old = await stage.box("box")
+    decided = {"cordoned": True, "overrides": '{"zone":"a"}'}
+    await stage.context.store.write(lambda tx: tx.connection.execute(update(agents).where(agents.c.id == old.id).values(decided)))
+    await old.leave()
+    new = await stage.box("box")
+    row = (await stage.context.store.read(lambda connection: connection.execute(select(agents).where(agents.c.id == new.id)))).one()
+    assert new.id != old.id and (row.name, row.cordoned, row.overrides, row.labels) == ("box", True, '{"zone":"a"}', '{"zone":"a"}')
 
 
 async def test_an_agent_of_another_cluster_is_refused_while_it_holds_kernels(stage: Stage) -> None:

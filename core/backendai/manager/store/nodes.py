@@ -13,14 +13,18 @@ from backendai.model.errors import Failure
 from backendai.model.slots import SlotDecl
 from backendai.wire.link import Hello
 
+_DECIDED = (agents.c.group_id, agents.c.cordoned, agents.c.draining, agents.c.overrides)  # by the operator, about the machine
+
 
 async def join(tx: Tx, hello: Hello, connected: Collection[str], now: float) -> str | None:
     """Write down who said hello. Return the id of an absent agent whose name it takes over, if any.
 
+    With the name it takes over what the operator decided about it: a machine that is set up anew stays in its group, and cordoned.
     connected: ids of the agents that are here; the name of one of them is refused with ``Failure('name-taken')``.
     """
-    namesake: str | None = (await tx.connection.execute(
-        select(agents.c.id).where(agents.c.name == hello.name, agents.c.id != hello.agent))).scalar()
+    before = (await tx.connection.execute(
+        select(agents.c.id, *_DECIDED).where(agents.c.name == hello.name, agents.c.id != hello.agent))).first()
+    namesake: str | None = None if before is None else before.id
     if namesake is not None:
         if namesake in connected:
             said = f"Another agent named {hello.name} is connected; start this one with another --name."
@@ -28,13 +32,17 @@ async def join(tx: Tx, hello: Hello, connected: Collection[str], now: float) -> 
         await tx.connection.execute(update(agents).where(agents.c.id == namesake).values(name=namesake))
     info = {"features": hello.features, "missing": hello.missing, "limits": hello.limits, "default_image": hello.default_image,
             "plugins": hello.plugins, "labels": hello.labels, "networks": hello.networks}
-    over = (await tx.connection.execute(select(agents.c.overrides).where(agents.c.id == hello.agent))).scalar()
-    labels = merge_labels(hello.labels, msgspec.json.decode(over or "{}"))
+    known = (await tx.connection.execute(select(agents.c.id, *_DECIDED).where(agents.c.id == hello.agent))).first()
+    kept = known or before
+    labels = merge_labels(hello.labels, msgspec.json.decode(kept.overrides if kept is not None else "{}"))
     row = {"name": hello.name, "version": hello.version[:32], "arch": hello.arch[:16], "runtime": hello.runtime[:64],
            "engine": hello.engine[:128], "info": _text(info), "connected": True, "why": hello.why, "last_seen": now,
            "labels": _text(labels), "address": hello.address[:64], "devices": _text(hello.devices)}
-    if not (await tx.connection.execute(update(agents).where(agents.c.id == hello.agent).values(row))).rowcount:
-        await tx.connection.execute(insert(agents), [{**row, "id": hello.agent, "created_at": now}])
+    if known is not None:
+        await tx.connection.execute(update(agents).where(agents.c.id == hello.agent).values(row))
+    else:
+        decided = {} if before is None else {column.name: getattr(before, column.name) for column in _DECIDED}
+        await tx.connection.execute(insert(agents), [{**row, **decided, "id": hello.agent, "created_at": now}])
     await set_capacity(tx, hello.agent, hello.capacity)
     await declare_slots(tx, hello.slots)
     tx.event("agent.connected", hello.agent, None, {"name": hello.name, "why": hello.why})
