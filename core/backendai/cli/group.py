@@ -14,8 +14,6 @@ from backendai.client import calls
 from backendai.model.errors import Failure
 from backendai.model.units import format_seconds
 
-TYPES = ("interactive", "batch")
-
 
 def arguments(parser: ArgumentParser) -> None:
     """Add the commands below this one."""

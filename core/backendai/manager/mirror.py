@@ -92,10 +92,6 @@ class Mirror:
         self._groups.clear()
         self.released.clear()
 
-    def knows(self, id: str) -> bool:
-        """Tell whether a waiting session was read already."""
-        return id in self._groups
-
     def waits(self) -> set[str]:
         """Return the ids of all who wait."""
         return set(self._groups)
